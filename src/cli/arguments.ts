@@ -1,0 +1,46 @@
+// Values on the command line, checked where they are read: what is wrong here is wrong usage, and the
+// message says what was expected.
+
+import { InvalidArgumentError } from '@commander-js/extra-typings';
+import { namePattern } from '../api/schemas.ts';
+import { limits } from '../model/limits.ts';
+import { formatSize, parseSize, sizeSyntax } from '../model/quantities.ts';
+
+export function memorySize(text: string): number {
+  return size(text, limits.minMemoryBytes, limits.maxMemoryBytes);
+}
+
+export function diskSizes(text: string, earlier: readonly number[] = []): number[] {
+  const bytes = size(text, limits.minDiskBytes, limits.maxDiskBytes);
+  if (bytes % limits.blockBytes !== 0) {
+    throw new InvalidArgumentError(`Expected a multiple of ${limits.blockBytes} bytes.`);
+  }
+  return [...earlier, bytes];
+}
+
+export function vmName(text: string): string {
+  if (new RegExp(namePattern).test(text)) return text;
+  throw new InvalidArgumentError(
+    `Expected 1 to ${limits.maxNameLength} lower-case letters, digits and inner hyphens.`,
+  );
+}
+
+/** A whole number within bounds. */
+export function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= least && value <= most) return value;
+    throw new InvalidArgumentError(`Expected a whole number from ${least} to ${most}.`);
+  };
+}
+
+function size(text: string, least: number, most: number): number {
+  const bytes = parseSize(text);
+  if (bytes === null) throw new InvalidArgumentError(`Expected ${sizeSyntax}.`);
+  if (bytes < least || bytes > most) {
+    throw new InvalidArgumentError(
+      `Expected a size from ${formatSize(least)} to ${formatSize(most)}.`,
+    );
+  }
+  return bytes;
+}

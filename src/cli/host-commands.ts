@@ -1,0 +1,85 @@
+// `holdfast host ...`: running this machine's daemon, and hosts joining the cluster.
+
+import { readFile } from 'node:fs/promises';
+import { Command } from '@commander-js/extra-typings';
+import { joinCluster } from '../daemon/cluster-init.ts';
+import { builtInGuestSettings } from './built-in-guest.ts';
+import type { OpenSession } from './command.ts';
+import { UsageError } from './failure.ts';
+import { hostTable } from './tables.ts';
+
+export function hostCommands(open: OpenSession): Command {
+  const host = new Command('host').description('hosts');
+
+  host
+    .command('run')
+    .description("run this machine's host daemon until it is told to stop; guests go on then")
+    .requiredOption('--config <file>', "the host's configuration")
+    .action(async ({ config }) => {
+      // Only here: no other command needs the daemon's code, and loading it takes time.
+      const { runDaemon } = await import('../daemon/main.ts');
+      await runDaemon(config);
+    });
+
+  host
+    .command('token')
+    .description('a token with which one more machine can join; ask a host that has the CA key')
+    .action(async (_options, command) => {
+      const session = open(command);
+      const token = await (await session.client()).createToken();
+      session.print({ token }, () => `${token}\n`);
+    });
+
+  host
+    .command('join')
+    .description('make this machine a host of an existing cluster')
+    .option('--token <token>', 'from `holdfast host token`; other users see it in the process list')
+    .option('--token-file <file>', 'file with the token (`-`: standard input)')
+    .requiredOption('--name <name>', 'name of this host')
+    .requiredOption('--dir <dir>', 'folder of the host: configuration, keys, store')
+    .requiredOption('--storage-address <address:port>', 'where it listens on the storage network')
+    .requiredOption('--ha-address <address:port>', 'where it listens on the HA network')
+    .action(async (options, command) => {
+      const session = open(command);
+      const { name, dir, storageAddress, haAddress } = options;
+      const token = await readToken(options.token, options.tokenFile);
+      const work = joinCluster({
+        dir,
+        name,
+        storageAddress,
+        haAddress,
+        token,
+        settings: builtInGuestSettings(),
+      });
+      const made = await session.during('joining the cluster', work);
+      session.print(
+        { cluster: made.cluster, host: name, config: made.configFile },
+        () =>
+          `${name} has joined the cluster ${made.cluster}.\n` +
+          `Start it with: holdfast host run --config ${made.configFile}\n`,
+      );
+    });
+
+  host
+    .command('list')
+    .description('all hosts and their states')
+    .action(async (_options, command) => {
+      const session = open(command);
+      const hosts = await (await session.client()).hosts();
+      session.print(hosts, () => hostTable(session.io, hosts));
+    });
+  return host;
+}
+
+async function readToken(token: string | undefined, file: string | undefined): Promise<string> {
+  if ((token === undefined) === (file === undefined)) {
+    throw new UsageError('Either --token or --token-file is needed.');
+  }
+  if (token !== undefined) return token.trim();
+  try {
+    return (await readFile(file === '-' ? '/dev/stdin' : (file as string), 'utf8')).trim();
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    throw new UsageError(`The token file can not be read: ${text}.`);
+  }
+}

@@ -1,0 +1,144 @@
+// One VM that should run and does not: where it stands in its failover, as a table of stages with the
+// only setter. An entry is in exactly one stage, so a VM is on exactly one list and none is lost.
+
+import type { HostId, VmId } from '../model/ids.ts';
+import type { WaitReason } from '../model/recovery.ts';
+import type { RestartPriority } from '../model/vm.ts';
+import type { Log } from '../ports/log.ts';
+import type { Need } from './placement.ts';
+
+/** A protected VM that no agent of the partition reports. */
+export interface Candidate extends Need {
+  readonly vm: VmId;
+  readonly name: string;
+  readonly priority: RestartPriority;
+  readonly from: HostId | null;
+  /** The last sign of life: of the failed host, or of the guest on a living one. */
+  readonly failedAtMs: number;
+  /** The guest ended by itself on this living host. */
+  readonly prefer: HostId | null;
+}
+
+export type Stage =
+  | 'candidate'
+  | 'asking'
+  | 'restart'
+  | 'reaching'
+  | 'starting'
+  | 'unsettled'
+  | 'waiting';
+
+interface StageRow {
+  readonly means: string;
+  readonly next: readonly Stage[];
+}
+
+export const stages: Readonly<Record<Stage, StageRow>> = {
+  candidate: {
+    means: 'nobody has asked yet whether its lock is live',
+    next: ['asking', 'waiting'],
+  },
+  asking: {
+    means: 'its voters are being asked whether its lock is live',
+    next: ['restart', 'waiting'],
+  },
+  restart: {
+    means: 'on the restart list: its lock is free and its objects are accessible',
+    next: ['reaching', 'starting', 'waiting'],
+  },
+  reaching: {
+    means: 'on the restart list: the targets are being asked who reaches its objects',
+    next: ['restart', 'waiting'],
+  },
+  starting: {
+    means: 'on the restart list: a target has been told to start it',
+    next: ['unsettled', 'waiting'],
+  },
+  unsettled: {
+    means: 'it was or may have been started; the list of the target will show',
+    next: ['candidate'],
+  },
+  waiting: {
+    means: 'on the wait list: nothing is done until what it waits for has come',
+    next: ['candidate', 'restart'],
+  },
+};
+
+const byPriority: readonly RestartPriority[] = ['highest', 'high', 'medium', 'low', 'lowest'];
+
+/** What a waiting VM waits for. */
+export interface Wait {
+  readonly reason: WaitReason;
+  readonly text: string;
+  /** Not to be tried again before, whatever comes. */
+  readonly notBeforeMs: number;
+  /** When to look by itself, should nothing have come. */
+  lookAtMs: number;
+}
+
+export class Entry {
+  readonly candidate: Candidate;
+  /** Still without a host that runs it, as of the last comparison. */
+  wanted = true;
+  stage: Stage = 'candidate';
+  wait: Wait | null = null;
+  readonly createdMs: number;
+  /** When it came into its stage. */
+  sinceMs: number;
+  /** What was last told of its waiting. */
+  toldText = '';
+  /** Failed starts in a row. */
+  attempts = 0;
+  lockFree = false;
+  announced = false;
+  /** A start of it has been acknowledged. */
+  started = false;
+  target: HostId | null = null;
+  /** The lock in the directory, when it was last asked for, and when to ask again at the latest. */
+  lockSeen = '';
+  lockAsks = 0;
+  /** Its lock was renewed by a host of another partition. */
+  held = false;
+  askAtMs = 0;
+  /** The question about access that is open for it. */
+  question = 0;
+  /** Room of each target that was of no use, when it was: only more room makes it worth a try. */
+  readonly tried = new Map<HostId, number>();
+  reach: { readonly atMs: number; readonly hosts: ReadonlySet<HostId> } | null = null;
+
+  constructor(candidate: Candidate, nowMs: number) {
+    this.candidate = candidate;
+    this.createdMs = nowMs;
+    this.sinceMs = nowMs;
+  }
+
+  get vm(): VmId {
+    return this.candidate.vm;
+  }
+
+  get name(): string {
+    return this.candidate.name;
+  }
+
+  enter(stage: Stage, nowMs: number, log: Log, why: string, wait: Wait | null = null): void {
+    if (!stages[this.stage].next.includes(stage) || (stage === 'waiting') !== (wait !== null)) {
+      throw new Error(`${this.candidate.name} can not go from ${this.stage} to ${stage} (${why})`);
+    }
+    const before = this.wait?.reason ?? this.stage;
+    const after = wait?.reason ?? stage;
+    if (before !== after) {
+      log.info(`${this.candidate.name}: ${before} -> ${after} (${why})`, { vm: this.vm });
+    }
+    this.stage = stage;
+    this.wait = wait;
+    this.sinceMs = nowMs;
+  }
+}
+
+/** Order of the restart list. */
+export function compareEntries(a: Entry, b: Entry): number {
+  return (
+    byPriority.indexOf(a.candidate.priority) - byPriority.indexOf(b.candidate.priority) ||
+    (a.vm < b.vm ? -1 : a.vm > b.vm ? 1 : 0)
+  );
+}

@@ -1,0 +1,262 @@
+// Failover in whole clusters of HA modules.
+
+import { describe, expect, test } from 'vitest';
+import { HaCluster } from '../../test/support/ha-cluster.ts';
+import { SeededRandom } from '../../test/support/seeded-random.ts';
+import { hostId, type VmId } from '../model/ids.ts';
+
+async function cluster(size = 3, seed = 1): Promise<HaCluster> {
+  const it = new HaCluster(
+    Array.from({ length: size }, (_, index) => `h${index + 1}`),
+    { seed },
+  );
+  it.boot();
+  await it.run(1500);
+  return it;
+}
+
+async function runningVms(
+  it: HaCluster,
+  count: number,
+  on: string,
+  memoryMiB = 512,
+): Promise<VmId[]> {
+  const vms = Array.from({ length: count }, (_, index) =>
+    it.addVm(`${on}-v${index}`, { memoryMiB }),
+  );
+  for (const vm of vms) await it.powerOn(vm, on);
+  await it.run(1000);
+  return vms;
+}
+
+const events = (it: HaCluster, on: string) => it.host(on).events.map((event) => event.type);
+
+describe('a host dies', () => {
+  for (const victim of ['h1', 'h2']) {
+    test(`${victim}: its VMs run on elsewhere, each once, with one attempt`, async () => {
+      const it = await cluster();
+      const vms = await runningVms(it, 10, victim);
+      it.host(victim).kill();
+      await it.run(6000);
+      for (const vm of vms) expect(it.runsOn(vm)).toHaveLength(1);
+      const survivors = [...it.hosts.values()];
+      const starts = survivors.flatMap((host) => host.runner.starts);
+      expect(starts.toSorted()).toEqual([...vms].sort());
+      for (const host of survivors) expect(host.runner.mostInFlight).toBeLessThanOrEqual(4);
+      expect(survivors.flatMap((host) => host.ha.waiting())).toEqual([]);
+      expect([it.violations, it.errors()]).toEqual([[], []]);
+      const told = events(it, survivors[0]?.ha.master() ?? '');
+      for (const type of [
+        'host.suspected',
+        'host.failed',
+        'failover.detected',
+        'failover.placed',
+      ] as const) {
+        expect(told).toContain(type);
+      }
+      expect(told.filter((type) => type === 'failover.guestReady')).toHaveLength(10);
+      expect(told).not.toContain('failover.failed');
+    });
+  }
+
+  test('unprotected VMs and VMs that were switched off stay off', async () => {
+    const it = await cluster();
+    const off = (await runningVms(it, 1, 'h2'))[0] as VmId;
+    it.host('h2').runner.powerOff(off);
+    const plain = it.addVm('plain', { isProtected: false });
+    await it.powerOn(plain, 'h2');
+    it.host('h2').kill();
+    await it.run(10_000);
+    expect([it.runsOn(off), it.runsOn(plain)]).toEqual([[], []]);
+  });
+
+  test('while its objects are inaccessible the VM waits; the notice starts it', async () => {
+    const it = await cluster();
+    const [vm] = (await runningVms(it, 1, 'h2')) as [VmId];
+    it.hide(vm, ['h1', 'h3']);
+    it.host('h2').kill();
+    await it.run(20_000);
+    expect(it.host('h1').ha.waiting()).toMatchObject([
+      { reason: 'storage', text: `${vm} lacks a majority` },
+    ]);
+    expect(it.host('h1').runner.starts.concat(it.host('h3').runner.starts)).toEqual([]);
+    it.hide(vm, []);
+    await it.run(200);
+    expect(it.runsOn(vm)).toHaveLength(1);
+  });
+
+  test('unknown to the new master for want of access, later accessible: found by the next GET', async () => {
+    const it = await cluster();
+    const [vm] = (await runningVms(it, 1, 'h1')) as [VmId];
+    it.hide(vm, ['h2', 'h3']);
+    it.host('h1').kill();
+    await it.run(20_000);
+    expect(it.host('h2').ha.waiting()).toEqual([]);
+    it.hide(vm, []);
+    await it.run(200);
+    expect(it.runsOn(vm)).toHaveLength(1);
+  });
+
+  test('without room the VM waits for capacity, and starts when the host is back', async () => {
+    const it = await cluster();
+    for (const name of ['h1', 'h3']) it.host(name).runner.memoryBytes = 100 * 2 ** 20;
+    const [vm] = (await runningVms(it, 1, 'h2')) as [VmId];
+    it.host('h2').kill();
+    await it.run(10_000);
+    expect(it.host('h1').ha.waiting()).toMatchObject([{ vm, reason: 'capacity' }]);
+    it.boot('h2');
+    await it.run(3000);
+    expect(it.runsOn(vm)).toEqual(['h2']);
+  });
+
+  test('the target dies while starting: the VM is started on the last one', async () => {
+    const it = await cluster(4);
+    const [vm] = (await runningVms(it, 1, 'h4')) as [VmId];
+    it.vm(vm).dataHosts = [hostId('h3')];
+    it.host('h3').runner.plans = ['hang'];
+    it.host('h4').kill();
+    await it.clock.until(() => it.host('h3').runner.starts.length > 0, 10_000);
+    it.host('h3').kill();
+    await it.run(10_000);
+    expect(it.runsOn(vm)).toHaveLength(1);
+    expect(it.violations).toEqual([]);
+  });
+
+  test('and the master during the failover: its successor finishes it', async () => {
+    const it = await cluster(4);
+    const vms = await runningVms(it, 6, 'h4');
+    it.host('h4').kill();
+    await it.run(4100);
+    it.host('h1').kill();
+    await it.run(8000);
+    for (const vm of vms) expect(it.runsOn(vm)).toHaveLength(1);
+    expect([it.violations, it.errors()]).toEqual([[], []]);
+  });
+});
+
+test('an HA-only partition: what runs in the other part is held, and nothing is attempted', async () => {
+  const it = await cluster(5);
+  const left = await runningVms(it, 2, 'h1');
+  const right = await runningVms(it, 2, 'h4');
+  it.network.partition(['h1', 'h2'].map(hostId), ['h3', 'h4', 'h5'].map(hostId));
+  await it.run(30_000);
+  expect(it.masters()).toEqual(['h1', 'h3']);
+  expect(
+    it
+      .host('h1')
+      .ha.waiting()
+      .map((wait) => wait.vm),
+  ).toEqual(right);
+  expect(
+    it
+      .host('h3')
+      .ha.waiting()
+      .map((wait) => wait.vm),
+  ).toEqual(left);
+  for (const wait of it.host('h1').ha.waiting()) {
+    expect(wait).toMatchObject({
+      reason: 'lock',
+      text: 'held by h4 in another partition, which runs it',
+    });
+  }
+  for (const host of it.hosts.values()) {
+    expect(host.runner.starts.filter((vm) => !vm.startsWith(host.host))).toEqual([]);
+    expect(host.ha.recoveries()).toEqual([]);
+    expect(host.events.map((event) => event.type)).not.toContain('failover.detected');
+  }
+  it.host('h4').kill(); // now it fails for both: one of them gets the lock
+  await it.run(10_000);
+  for (const vm of right) expect(it.runsOn(vm)).toHaveLength(1);
+  it.network.healAll();
+  await it.run(3000);
+  expect(it.masters()).toEqual(['h1']);
+  expect([...it.hosts.values()].flatMap((host) => host.ha.waiting())).toEqual([]);
+  expect(it.errors()).toEqual([]);
+});
+
+test('a guest that ends by itself is started again on its own host', async () => {
+  const it = await cluster();
+  const [vm] = (await runningVms(it, 1, 'h3')) as [VmId];
+  it.host('h3').runner.guestExits(vm);
+  await it.run(500);
+  expect(it.runsOn(vm)).toEqual(['h3']);
+  const [recovery] = it.host('h1').ha.recoveries();
+  expect(recovery).toMatchObject({ from: 'h3', to: 'h3' });
+  expect(recovery?.recovery.startedAtMs).toBeLessThan(300);
+});
+
+test('only the master gives orders, and a witness takes none', async () => {
+  const it = new HaCluster(['h1', 'h2', 'h3', 'w'], { witnesses: ['w'] });
+  it.boot();
+  await it.run(1500);
+  const vm = it.addVm('v');
+  const order = async (from: string, to: string) => {
+    try {
+      await it.clock.wait(it.host(from).peer.ask(hostId(to), 'ha.start', { vm }, 1000));
+      return 'done';
+    } catch (error) {
+      return (error as { code: string }).code;
+    }
+  };
+  expect(await order('h3', 'h2')).toBe('no-master');
+  expect(await order('h1', 'w')).toBe('no-capacity');
+  expect(await order('h1', 'h2')).toBe('not-protected');
+  it.host('h2').ha.stop();
+  expect(await order('h1', 'h2')).toBe('no-master');
+});
+
+describe('place', () => {
+  test('for a user: data locality, load, room that is taken already, and null without access', async () => {
+    const it = await cluster();
+    const near = it.addVm('near', { data: ['h3'] });
+    expect(it.host('h2').ha.place(near)).toBe('h3');
+    for (const [index, expected] of ['h1', 'h2'].entries()) {
+      expect(it.host('h2').ha.place(it.addVm(`a${index}`, { memoryMiB: 5000 }))).toBe(expected);
+    }
+    const hidden = it.addVm('hidden');
+    it.hide(hidden, ['h2']);
+    expect(it.host('h2').ha.place(hidden)).toBeNull();
+    expect(it.host('h2').ha.place(it.addVm('huge', { memoryMiB: 9000 }))).toBeNull();
+  });
+});
+
+test('random deaths, returns, partitions and failed starts: never two starts, and all run in the end', async () => {
+  for (let seed = 1; seed <= 15; seed += 1) {
+    const it = await cluster(5, seed);
+    const random = new SeededRandom(seed).stream('faults');
+    const vms: VmId[] = [];
+    for (const on of ['h1', 'h2', 'h3']) vms.push(...(await runningVms(it, 3, on)));
+    const names = ['h1', 'h2', 'h3', 'h4', 'h5'];
+    for (let step = 0; step < 25; step += 1) {
+      const name = random.pick(names);
+      const host = it.hosts.get(hostId(name));
+      const what = random.below(8);
+      if (what === 0 && it.hosts.size > 2) host?.kill();
+      else if (what === 1 && host === undefined) it.boot(name);
+      else if (what === 2) {
+        const cut = 1 + random.below(4);
+        it.network.partition(names.slice(0, cut).map(hostId), names.slice(cut).map(hostId));
+      } else if (what === 3) it.network.healAll();
+      else if (what === 4) {
+        host?.runner.plans.push(
+          random.pick(['guest-failed', 'no-capacity', 'lock-held', 'timeout', 'inaccessible']),
+        );
+      } else if (what === 5) it.hide(random.pick(vms), random.chance(0.5) ? names : [name]);
+      else if (what === 6) it.hide(random.pick(vms), []);
+      else host?.runner.guestExits(random.pick(vms));
+      await it.run(random.below(4000));
+      for (const vm of vms) expect(it.runsOn(vm).length, `seed ${seed}`).toBeLessThanOrEqual(1);
+    }
+    it.network.healAll();
+    for (const vm of vms) it.hide(vm, []);
+    for (const name of names) if (!it.hosts.has(hostId(name))) it.boot(name);
+    await it.run(90_000);
+    const [master] = it.masters();
+    const left = it.host(master ?? '').ha.waiting();
+    for (const vm of vms) {
+      const waits = left.find((wait) => wait.vm === vm && wait.reason === 'retry');
+      expect(it.runsOn(vm).length + (waits === undefined ? 0 : 1), `seed ${seed} ${vm}`).toBe(1);
+    }
+    expect([it.masters().length, it.violations, it.errors()], `seed ${seed}`).toEqual([1, [], []]);
+  }
+});

@@ -1,0 +1,515 @@
+// The HA module of one host: heartbeats to the others, the election, and the two things that it can
+// be: an agent, always, and a master, while it is one. All that happens only marks what is due; the
+// work is done in `turn`, one step after the other, with the time as its only other input.
+
+import { HoldfastError } from '../model/errors.ts';
+import type { ClusterEvent, EventType } from '../model/events.ts';
+import { type Epoch, type HostId, type Term, term, type VmId } from '../model/ids.ts';
+import { type Timings, timingsProblem } from '../model/limits.ts';
+import { haService } from '../model/protection.ts';
+import { noPayload } from '../peer/frame.ts';
+import type { Peer, Reply } from '../peer/peer.ts';
+import type { Clock, Timer } from '../ports/clock.ts';
+import type { Log } from '../ports/log.ts';
+import type { Random } from '../ports/random.ts';
+import type { Storage } from '../storage/api.ts';
+import { answerMaster } from './agent.ts';
+import type { Ha, HaHostView, HostState, VmRunner } from './api.ts';
+import { type Claim, decide } from './election.ts';
+import { HostStates } from './host-states.ts';
+import { haLimits } from './limits.ts';
+import { Master } from './master.ts';
+import { type ConditionChange, Membership } from './membership.ts';
+import type {
+  Heartbeat,
+  HostKind,
+  ProtectReport,
+  Role,
+  UnprotectReport,
+  VmList,
+} from './messages.ts';
+import { claimOf, describe, stateOf, viewOf } from './observer.ts';
+import { ProtectionAgent } from './protection-agent.ts';
+import { ProtectionView } from './protection-view.ts';
+import { Recoveries } from './recoveries.ts';
+import { Targets } from './targets.ts';
+import { Voice } from './voice.ts';
+
+export interface HaOptions {
+  readonly self: HostId;
+  readonly kind: HostKind;
+  /** All hosts known to the cluster, this one included or not. */
+  readonly members: () => readonly HostId[];
+  /** Of the HA network. */
+  readonly peer: Peer;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly timings: Timings;
+  readonly storage: Storage;
+  readonly runner: VmRunner;
+  readonly emit: (event: ClusterEvent) => void;
+}
+
+export function createHa(options: HaOptions): Ha & { start(): void; stop(): void } {
+  return new HaModule(options);
+}
+
+class HaModule implements Ha {
+  readonly #options: HaOptions;
+  readonly #self: HostId;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #timings: Timings;
+  readonly #membership: Membership;
+  readonly #states: HostStates;
+  readonly #targets: Targets;
+  readonly #view: ProtectionView;
+  readonly #protection: ProtectionAgent;
+  readonly #recoveries = new Recoveries();
+  readonly #voice: Voice;
+
+  #isRunning = false;
+  #isTurnDue = false;
+  #timer: Timer | null = null;
+  #lastTurnMs = 0;
+  #nextBeatMs = 0;
+  #isNews = false;
+
+  #role: Role = 'election';
+  #following: HostId | null = null;
+  #term: Term = term(0);
+  #electionSinceMs = 0;
+  #electionWaitMs = 0;
+  #master: Master | null = null;
+  #isProtectionDue = true;
+  #reviewedFor = '';
+
+  constructor(options: HaOptions) {
+    const { self, kind, clock, timings, storage, runner, random } = options;
+    this.#options = options;
+    this.#self = self;
+    this.#clock = clock;
+    this.#timings = timings;
+    this.#log = options.log.child('ha');
+    this.#membership = new Membership(self, timings);
+    const instance = random.stream('ha').id();
+    this.#voice = new Voice({ peer: options.peer, membership: this.#membership, runner, instance });
+    this.#states = new HostStates(self, this.#log);
+    this.#targets = new Targets({ self, kind, membership: this.#membership, runner, storage });
+    this.#view = new ProtectionView(storage, clock);
+    this.#protection = new ProtectionAgent(
+      {
+        running: () => runner.running(),
+        vm: (vm) => storage.vm(vm),
+        master: () => this.#masterToReportTo(),
+        report: (master, report) => this.#reportProtect(master, report),
+        forget: (master, report) => options.peer.send(master, 'ha.unprotect', { ...report }),
+        onProtected: (id, name) =>
+          this.#tell('vm.protected', `${name} is protected.`, { id, name }),
+      },
+      this.#view,
+    );
+    this.#listen();
+  }
+
+  // ---- the API ------------------------------------------------------------------------------------
+
+  get state(): HostState {
+    return this.#states.get(this.#self);
+  }
+
+  master(): HostId | null {
+    return this.#role === 'master' ? this.#self : this.#following;
+  }
+
+  term(): Term {
+    return this.#term;
+  }
+
+  hosts(): HaHostView[] {
+    const { runner } = this.#options;
+    const { cpus, memoryBytes } = runner.capacity();
+    const running = runner.running();
+    const own = { host: this.#self, state: this.state, silentForMs: 0, running, cpus, memoryBytes };
+    const nowMs = this.#clock.now();
+    const others = [...this.#membership.members()].map((member) =>
+      viewOf(member, this.#states.get(member.host), nowMs),
+    );
+    return [own, ...others].sort((a, b) => (a.host < b.host ? -1 : 1));
+  }
+
+  protectionStatus(vm: VmId) {
+    return this.#view.status(vm);
+  }
+
+  poweredOn(vm: VmId, epoch: Epoch): void {
+    this.#protection.poweredOn(vm, epoch);
+    this.#isProtectionDue = true;
+    this.#poke();
+  }
+
+  poweredOff(vm: VmId, epoch: Epoch): void {
+    this.#protection.poweredOff(vm, epoch);
+  }
+
+  place(vm: VmId): HostId | null {
+    return this.#targets.place(vm, this.#master?.ordered() ?? [], this.#clock.now());
+  }
+
+  waiting() {
+    return this.#master?.waiting() ?? [];
+  }
+
+  recoveries() {
+    return this.#recoveries.list();
+  }
+
+  start(): void {
+    const problem = timingsProblem(this.#timings);
+    if (problem !== null) {
+      this.#states.set(this.#self, 'initializationError', problem);
+      return;
+    }
+    const nowMs = this.#clock.now();
+    this.#isRunning = true;
+    this.#lastTurnMs = nowMs;
+    this.#electionSinceMs = nowMs;
+    this.#electionWaitMs = this.#timings.failAfterMs; // there may be a master: listen first
+    this.#states.set(this.#self, 'election', 'started');
+    this.#runningChanged();
+    this.#turnSafely();
+  }
+
+  stop(): void {
+    this.#isRunning = false;
+    this.#timer?.cancel();
+    this.#master?.close();
+    this.#master = null;
+    this.#following = null;
+    this.#role = 'election';
+  }
+
+  // ---- what comes in ------------------------------------------------------------------------------
+
+  #listen(): void {
+    const { peer, storage, runner, self, kind } = this.#options;
+    peer.on('ha.heartbeat', (from, body) => this.#heard(from, body as unknown as Heartbeat));
+    peer.on('ha.vms', (from, body) => this.#listed(from, body as unknown as VmList));
+    peer.on('ha.wantVms', (from) => {
+      if (this.#isRunning) this.#voice.sendList(from);
+    });
+    peer.on('ha.protect', (from, body, _payload, reply) => {
+      this.#askedToProtect(from, body as unknown as ProtectReport, reply);
+    });
+    peer.on('ha.unprotect', (_from, body) => {
+      this.#master?.protector.forget(body as unknown as UnprotectReport);
+    });
+    answerMaster({
+      self,
+      kind,
+      peer,
+      storage,
+      runner,
+      log: this.#log,
+      master: () => (this.#isRunning ? this.master() : null),
+      onStarted: (vm, epoch) => this.poweredOn(vm, epoch),
+    });
+    peer.onSession((host, isUp) => {
+      if (!isUp || !this.#isRunning) return;
+      this.#voice.sendList(host);
+      this.#beat(host, this.#clock.now());
+    });
+    runner.onChange(() => {
+      if (this.#isRunning) this.#runningChanged();
+    });
+    storage.watchAccessibility((vms) => {
+      this.#view.changed();
+      this.#master?.accessibilityChanged(vms);
+      this.#isProtectionDue = true;
+      this.#poke();
+    });
+    storage.watchMetadata(haService, (vms) => {
+      this.#view.changed();
+      this.#master?.metadataChanged(vms);
+      this.#isProtectionDue = true;
+      this.#poke();
+    });
+  }
+
+  #heard(from: HostId, beat: Heartbeat): void {
+    if (!this.#isRunning) return;
+    const nowMs = this.#clock.now();
+    const before = this.#membership.member(from)?.condition;
+    const heard = this.#membership.heard(from, beat, nowMs);
+    if (heard.answer) this.#beat(from, nowMs);
+    if (heard.wantsList) this.#options.peer.send(from, 'ha.wantVms', null);
+    if (before !== 'linked' && this.#membership.member(from)?.condition === 'linked') {
+      this.#tell('host.up', `${from} is heard on the HA network.`);
+    }
+    if (heard.changed) this.#poke();
+  }
+
+  #listed(from: HostId, list: VmList): void {
+    if (this.#isRunning && this.#membership.listed(from, list, this.#clock.now())) this.#poke();
+  }
+
+  #askedToProtect(from: HostId, report: ProtectReport, reply: Reply): void {
+    if (this.#master === null) {
+      reply.fail(new HoldfastError('no-master', `${this.#self} is not the master`));
+      return;
+    }
+    this.#master.protector.report(from, report);
+    this.#poke();
+    reply.ok(null);
+  }
+
+  #reportProtect(master: HostId, report: ProtectReport): void {
+    const timeoutMs = haLimits.protectTimeoutMs;
+    this.#options.peer.request(
+      master,
+      'ha.protect',
+      { ...report },
+      noPayload,
+      timeoutMs,
+      (error) => {
+        if (error !== null)
+          this.#log.debug(`${report.name}: ${error.message}; it is reported again`);
+      },
+    );
+  }
+
+  #runningChanged(): void {
+    this.#voice.listChanged();
+    this.#isProtectionDue = true;
+    this.#membership.sawList(this.#self, this.#options.runner.running(), this.#clock.now());
+    this.#master?.runningChanged();
+    this.#poke();
+  }
+
+  // ---- the turn -----------------------------------------------------------------------------------
+
+  #poke(): void {
+    if (this.#isTurnDue || !this.#isRunning) return;
+    this.#isTurnDue = true;
+    this.#clock.defer(() => this.#turnSafely());
+  }
+
+  #turnSafely(): void {
+    if (!this.#isRunning) return;
+    this.#isTurnDue = false;
+    const nowMs = this.#clock.now();
+    try {
+      this.#turn(nowMs);
+    } catch (error) {
+      this.#log.error(`a turn broke off: ${String(error)}`);
+    }
+    this.#timer?.cancel();
+    const dueMs = Math.min(
+      this.#nextBeatMs,
+      this.#membership.nextExpiryMs(),
+      this.#role === 'election' ? this.#standsAtMs(nowMs) : Number.POSITIVE_INFINITY,
+      this.#voice.nextListMs(),
+      this.#protection.nextWakeMs(),
+      this.#master?.nextWakeMs() ?? Number.POSITIVE_INFINITY,
+    );
+    this.#timer = this.#clock.after(Math.max(1, dueMs - nowMs), () => this.#turnSafely());
+  }
+
+  #turn(nowMs: number): void {
+    if (nowMs - this.#lastTurnMs > this.#timings.suspectAfterMs) this.#stoodStill(nowMs);
+    this.#lastTurnMs = nowMs;
+    for (const host of this.#membership.setMembers(this.#options.members(), nowMs)) {
+      this.#states.forget(host);
+    }
+    for (const change of this.#membership.expire(nowMs)) this.#tellCondition(change);
+    this.#elect(nowMs);
+    this.#setStates();
+    this.#voice.tellList(nowMs);
+    if (this.#isNews || nowMs >= this.#nextBeatMs) {
+      this.#isNews = false;
+      this.#nextBeatMs = nowMs + this.#timings.heartbeatIntervalMs;
+      for (const member of this.#membership.members()) this.#beat(member.host, nowMs);
+    }
+    this.#reviewProtection(nowMs);
+    this.#master?.advance(nowMs);
+    for (const vm of this.#recoveries.awaited()) this.#lookForReady(vm, nowMs);
+  }
+
+  /** The process was frozen or starved: the silence that it sees is its own. */
+  #stoodStill(nowMs: number): void {
+    const seconds = ((nowMs - this.#lastTurnMs) / 1000).toFixed(1);
+    this.#log.warn(`stood still for ${seconds} s; listening again before anything else`);
+    this.#membership.forgive(nowMs);
+    if (this.#role === 'master') this.#stepDown(`${this.#self} stood still for ${seconds} s`);
+    this.#enterElection(nowMs, 'it stood still');
+  }
+
+  #reviewProtection(nowMs: number): void {
+    const master = this.#masterToReportTo()?.name ?? '';
+    const isDue = this.#isProtectionDue || master !== this.#reviewedFor;
+    if (!isDue && nowMs < this.#protection.nextWakeMs()) return;
+    this.#isProtectionDue = false;
+    this.#reviewedFor = master;
+    this.#protection.review(nowMs);
+  }
+
+  #lookForReady(vm: VmId, nowMs: number): void {
+    const own = { host: this.#self, running: this.#options.runner.running() };
+    const others = [...this.#membership.members()].map(({ host, list }) => ({
+      host,
+      running: list?.vms ?? [],
+    }));
+    for (const { host, running } of [own, ...others]) {
+      if (!running.some((it) => it.vm === vm && it.ready)) continue;
+      const name = this.#recoveries.ready(vm, host, nowMs);
+      if (name === null) continue;
+      this.#tell('failover.guestReady', `The guest of ${name} is heard on ${host}.`, {
+        id: vm,
+        name,
+      });
+    }
+  }
+
+  // ---- election -----------------------------------------------------------------------------------
+
+  #elect(nowMs: number): void {
+    const decision = decide({
+      self: this.#claim(),
+      following: this.#following,
+      inElectionMs: nowMs - this.#electionSinceMs + 0.01,
+      waitMs: this.#electionWaitMs,
+      linked: this.#membership.linked().flatMap((member) => claimOf(member)),
+      others: this.#membership.count,
+    });
+    switch (decision.kind) {
+      case 'stay':
+        return;
+      case 'elect':
+        return this.#enterElection(nowMs, decision.why);
+      case 'follow':
+        if (this.#role === 'master') this.#stepDown(decision.why);
+        this.#become('agent', decision.master, decision.why);
+        this.#states.set(this.#self, 'connectedToMaster', `${decision.master}: ${decision.why}`);
+        return;
+      case 'stand':
+        this.#term = decision.term;
+        this.#become('master', null, decision.why);
+        this.#states.set(this.#self, 'master', `term ${decision.term}: ${decision.why}`);
+        this.#master = this.#createMaster();
+        this.#tell(
+          'master.elected',
+          `${this.#self} is master of term ${this.#term}: ${decision.why}.`,
+        );
+    }
+  }
+
+  #enterElection(nowMs: number, why: string): void {
+    this.#electionSinceMs = nowMs;
+    this.#electionWaitMs = haLimits.electionWaitMs;
+    this.#become('election', null, why);
+    this.#states.set(this.#self, 'election', why);
+    this.#poke(); // all others may have been waiting for this one
+  }
+
+  #become(role: Role, following: HostId | null, why: string): void {
+    this.#role = role;
+    this.#following = following;
+    this.#isNews = true;
+    const followed =
+      following === null ? undefined : this.#membership.member(following)?.beat?.term;
+    if (followed !== undefined) this.#term = followed;
+    this.#log.debug(`${role} of ${following ?? this.#self}: ${why}`, { term: this.#term });
+  }
+
+  #stepDown(why: string): void {
+    this.#master?.close();
+    this.#master = null;
+    this.#tell('master.abdicated', `${this.#self} is master no longer: ${why}.`);
+  }
+
+  #createMaster(): Master {
+    const { self, peer, clock, random, storage, runner } = this.#options;
+    return new Master({
+      self,
+      peer,
+      clock,
+      random: random.stream('ha'),
+      log: this.#log,
+      storage,
+      membership: this.#membership,
+      targets: this.#targets,
+      view: this.#view,
+      recoveries: this.#recoveries,
+      running: () => runner.running(),
+      gatherMs: this.#timings.suspectAfterMs,
+      tell: (type, text, vm) => this.#tell(type, text, vm),
+      poke: () => this.#poke(),
+    });
+  }
+
+  /** When this agent may stand; never again by time alone once that is over. */
+  #standsAtMs(nowMs: number): number {
+    const standsAtMs = this.#electionSinceMs + this.#electionWaitMs;
+    return standsAtMs > nowMs ? standsAtMs : Number.POSITIVE_INFINITY;
+  }
+
+  #beat(to: HostId, nowMs: number): void {
+    this.#voice.beat(to, this.#claim(), this.master(), nowMs);
+  }
+
+  #claim(): Claim {
+    const reachable = this.#options.storage.reachableHosts().length;
+    return {
+      host: this.#self,
+      kind: this.#options.kind,
+      role: this.#role,
+      term: this.#term,
+      reachable,
+    };
+  }
+
+  #masterToReportTo(): { host: HostId; name: string } | null {
+    const host = this.master();
+    return host === null || !this.#isRunning ? null : { host, name: `${host}/${this.#term}` };
+  }
+
+  // ---- states and events --------------------------------------------------------------------------
+
+  #setStates(): void {
+    const reachable = new Set(this.#options.storage.reachableHosts());
+    for (const member of this.#membership.members()) {
+      const before = this.#states.get(member.host);
+      const state = stateOf(member, before, this.master(), reachable);
+      this.#states.set(member.host, state, describe(member));
+    }
+    if (this.#role !== 'master') return;
+    const isHeard = [...this.#membership.members()].some((member) => member.condition !== 'failed');
+    const isAlone = this.#membership.count > 0 && !isHeard && reachable.size <= 1;
+    this.#states.set(
+      this.#self,
+      isAlone ? 'networkIsolated' : 'master',
+      'what it hears of the others',
+    );
+  }
+
+  #tellCondition({ member, before }: ConditionChange): void {
+    const { host, condition, heardAtMs } = member;
+    if (heardAtMs === null) return; // never heard: there is nothing to report
+    const silence = `${((this.#clock.now() - heardAtMs) / 1000).toFixed(1)} s`;
+    this.#log.info(`${host}: ${before} -> ${condition}, silent for ${silence}`);
+    if (condition === 'suspected') {
+      this.#tell('host.suspected', `${host} has been silent on the HA network for ${silence}.`);
+    } else if (condition === 'failed') {
+      this.#tell(
+        'host.failed',
+        `${host} counts as failed: silent on the HA network for ${silence}.`,
+      );
+    }
+  }
+
+  #tell(type: EventType, text: string, vm?: { readonly id: VmId; readonly name: string }): void {
+    const base = { at: this.#clock.wallTime(), host: this.#self, type, text };
+    this.#options.emit(vm === undefined ? base : { ...base, vm: vm.id, vmName: vm.name });
+  }
+}

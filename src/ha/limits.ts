@@ -1,0 +1,50 @@
+// The pace of HA: how much at once, how long to wait, how often to try. What cluster options set
+// (heartbeats, suspicion, failure, lease) is in the model's timings; these are HA's own.
+
+export const haLimits = {
+  /** How long an agent without master listens before it stands; gives late suspecters their time. */
+  electionWaitMs: 1000,
+  /** Between two sendings of the list of VMs while it keeps changing. */
+  listPauseMs: 100,
+
+  /** Starts ordered and not yet answered, per target: a dead host's VMs must not storm another. */
+  startsInFlightPerHost: 4,
+  /** VMs whose voters are being asked about the lock at once. */
+  lockQuestionsInFlight: 64,
+  /** Of `ha.start`; longer than a change of a record and the start of a process together. */
+  startTimeoutMs: 15_000,
+  /** Of `ha.canReach`, which is answered from memory. */
+  reachTimeoutMs: 300,
+  /** For how long the answer to `ha.canReach` may be used. */
+  reachFreshMs: 2000,
+  /** How long a target's list must be without a VM that it was told to start. */
+  settleMs: 2000,
+  /** How often the directory is looked at for the end of a lock, expected or held elsewhere. */
+  lockLookMs: 500,
+  heldLookMs: 2000,
+  /** At least so often a waiting VM is looked at, should a notice have been lost. */
+  slowLookMs: 10_000,
+  /** How long a VM that a start found unprotected is left alone while the directory catches up. */
+  dismissMs: 5000,
+
+  /** Back-off of failed starts. */
+  retryMinMs: 1000,
+  retryMaxMs: 30_000,
+  /** A guest that ends sooner than this after its start by HA has failed quickly; */
+  quickFailureMs: 60_000,
+  /** after so many in a row the pauses between attempts become long. */
+  quickFailures: 3,
+  quickPauseMinMs: 30_000,
+  quickPauseMaxMs: 300_000,
+
+  /** Back-off of SETs of the protection state that fail. */
+  protectRetryMinMs: 500,
+  protectRetryMaxMs: 8000,
+  protectTimeoutMs: 2000,
+  /** Between two reports of the same VM to the same master. */
+  reportAgainMs: 5000,
+
+  /** A user's placement that was not used counts for so long as taken room. */
+  placementKeptMs: 3000,
+  recoveriesKept: 1000,
+} as const;

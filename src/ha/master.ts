@@ -1,0 +1,239 @@
+// The master of a partition: it brings the monitor, the failover machine and the protector together
+// and carries out what they ask for. It lives from one election to one abdication; what was under way
+// is dropped with it, and answers that come later find it closed.
+
+import { asHoldfastError } from '../model/errors.ts';
+import type { EventType } from '../model/events.ts';
+import type { HostId, VmId } from '../model/ids.ts';
+import { noPayload } from '../peer/frame.ts';
+import type { Peer } from '../peer/peer.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { Log } from '../ports/log.ts';
+import type { Random } from '../ports/random.ts';
+import type { Storage } from '../storage/api.ts';
+import type { RunningVm, Waiting } from './api.ts';
+import { Failover } from './failover.ts';
+import type { Action, LockView, Note } from './failover-world.ts';
+import { haLimits } from './limits.ts';
+import type { Membership } from './membership.ts';
+import type { ReachQuestion } from './messages.ts';
+import { Monitor } from './monitor.ts';
+import type { ProtectionView } from './protection-view.ts';
+import { Protector } from './protector.ts';
+import type { Recoveries } from './recoveries.ts';
+import type { Targets } from './targets.ts';
+
+export interface MasterOptions {
+  readonly self: HostId;
+  readonly peer: Peer;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly storage: Storage;
+  readonly membership: Membership;
+  readonly targets: Targets;
+  readonly view: ProtectionView;
+  readonly recoveries: Recoveries;
+  readonly running: () => readonly RunningVm[];
+  /** After this time it does not wait for agents that have not said that they follow it. */
+  readonly gatherMs: number;
+  readonly tell: (type: EventType, text: string, vm: { id: VmId; name: string }) => void;
+  /** Something came in: `advance` is due soon. */
+  readonly poke: () => void;
+}
+
+const eventOf: Partial<Record<Note['type'], EventType>> = {
+  detected: 'failover.detected',
+  waiting: 'failover.waiting',
+  lockFree: 'failover.lockFree',
+  accessible: 'failover.accessible',
+  placed: 'failover.placed',
+  started: 'failover.started',
+  failed: 'failover.failed',
+};
+
+export class Master {
+  readonly protector: Protector;
+  readonly #options: MasterOptions;
+  readonly #electedAtMs: number;
+  readonly #monitor: Monitor;
+  readonly #failover: Failover;
+  #isGetDue = true;
+  #isComparisonDue = true;
+  #comparedVersion = -1;
+  #closed = false;
+
+  constructor(options: MasterOptions) {
+    this.#options = options;
+    const { self, storage, membership, targets, running, view, random, log, clock } = options;
+    this.#electedAtMs = clock.now();
+    this.#monitor = new Monitor({ self, storage, membership, running, view });
+    this.#failover = new Failover(
+      {
+        accessibility: (vms) => storage.accessibility(vms),
+        lock: (vm) => this.#lock(vm),
+        targets: () => targets.list(clock.now(), self),
+        dataHosts: (vm) => storage.vm(vm)?.dataHosts ?? [],
+        condition: (host) => this.#condition(host),
+      },
+      random.stream('failover'),
+      log,
+    );
+    this.protector = new Protector({
+      storage,
+      clock,
+      random: random.stream('protector'),
+      log,
+      onSettled: options.poke,
+    });
+  }
+
+  accessibilityChanged(vms: readonly VmId[]): void {
+    this.#isGetDue = true; // there may be VMs among them that this master has never heard of
+    this.protector.storageChanged(vms);
+    this.#failover.storageChanged(vms);
+  }
+
+  metadataChanged(vms: readonly VmId[]): void {
+    this.#isGetDue = true;
+    this.#failover.metadataChanged(vms);
+  }
+
+  runningChanged(): void {
+    this.#isComparisonDue = true;
+  }
+
+  advance(nowMs: number): void {
+    this.protector.advance(nowMs);
+    if (this.#isReady(nowMs)) this.#compare(nowMs);
+    for (const action of this.#failover.advance(nowMs)) this.#act(action);
+  }
+
+  nextWakeMs(): number {
+    const gatheredAtMs = this.#electedAtMs + this.#options.gatherMs;
+    const isGathering = this.#options.clock.now() < gatheredAtMs;
+    const gather = isGathering ? gatheredAtMs : Number.POSITIVE_INFINITY;
+    return Math.min(gather, this.protector.nextWakeMs(), this.#failover.nextWakeMs());
+  }
+
+  waiting(): Waiting[] {
+    return this.#failover.waiting();
+  }
+
+  ordered(): ReturnType<Failover['ordered']> {
+    return this.#failover.ordered();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.protector.close();
+    this.#options.recoveries.abandon();
+  }
+
+  /** Everybody told what runs or counts as failed, and the followers said that they follow. */
+  #isReady(nowMs: number): boolean {
+    const { membership, self, gatherMs } = this.#options;
+    if (!membership.isComplete()) return false;
+    if (nowMs - this.#electedAtMs >= gatherMs) return true;
+    return membership.linked().every((member) => member.beat?.master === self);
+  }
+
+  #compare(nowMs: number): void {
+    const { membership } = this.#options;
+    const isUnchanged = !this.#isGetDue && !this.#isComparisonDue;
+    if (isUnchanged && this.#failover.isIdle && this.#comparedVersion === membership.version)
+      return;
+    if (this.#isGetDue) this.#monitor.get();
+    this.#isGetDue = false;
+    this.#isComparisonDue = false;
+    this.#comparedVersion = membership.version;
+    const { candidates, runsOn } = this.#monitor.compare(nowMs);
+    this.#failover.compare(candidates, (vm) => runsOn.get(vm) ?? null, nowMs);
+  }
+
+  #condition(host: HostId) {
+    if (host === this.#options.self) return 'linked';
+    return this.#options.membership.member(host)?.condition ?? 'failed';
+  }
+
+  #lock(vm: VmId): LockView | null {
+    const lock = this.#options.storage.vm(vm)?.lock;
+    if (lock === undefined) return null;
+    const { holder, epoch } = lock;
+    if (holder === null) return { holder, epoch, holderIs: 'silent' };
+    if (this.#condition(holder) !== 'failed') return { holder, epoch, holderIs: 'here' };
+    const isReached = this.#options.storage.reachableHosts().includes(holder);
+    return { holder, epoch, holderIs: isReached ? 'elsewhere' : 'silent' };
+  }
+
+  #act(action: Action): void {
+    switch (action.kind) {
+      case 'askLock':
+        return void this.#askLock(action.vm);
+      case 'askReach':
+        return this.#askReach(action.question, action.vms, action.hosts);
+      case 'start':
+        return this.#start(action.vm, action.host);
+      case 'note':
+        return this.#note(action.note);
+    }
+  }
+
+  /** What comes back is for the machine, unless the master is gone by then. */
+  #answered(give: (nowMs: number) => void): void {
+    if (this.#closed) return;
+    give(this.#options.clock.now());
+    this.#options.poke();
+  }
+
+  async #askLock(vm: VmId): Promise<void> {
+    try {
+      const status = await this.#options.storage.lockStatus(vm);
+      this.#answered((nowMs) => this.#failover.lockAnswered(vm, { ok: true, status }, nowMs));
+    } catch (thrown) {
+      const { code, message } = asHoldfastError(thrown);
+      const answer = { ok: false, code, text: message } as const;
+      this.#answered((nowMs) => this.#failover.lockAnswered(vm, answer, nowMs));
+    }
+  }
+
+  #askReach(question: number, vms: readonly VmId[], hosts: readonly HostId[]): void {
+    const body: ReachQuestion = { vms };
+    const answers = new Map<HostId, ReadonlySet<VmId>>();
+    let open = hosts.length;
+    for (const host of hosts) {
+      const { peer } = this.#options;
+      peer.request(
+        host,
+        'ha.canReach',
+        { ...body },
+        noPayload,
+        haLimits.reachTimeoutMs,
+        (error, answer) => {
+          open -= 1;
+          if (error === null) answers.set(host, new Set((answer as unknown as ReachQuestion).vms));
+          if (open === 0)
+            this.#answered((nowMs) => this.#failover.reachAnswered(question, answers, nowMs));
+        },
+      );
+    }
+  }
+
+  #start(vm: VmId, host: HostId): void {
+    const { peer } = this.#options;
+    peer.request(host, 'ha.start', { vm }, noPayload, haLimits.startTimeoutMs, (error) => {
+      const result =
+        error === null
+          ? ({ ok: true } as const)
+          : { ok: false as const, code: error.code, text: error.message };
+      this.#answered((nowMs) => this.#failover.startAnswered(vm, result, nowMs));
+    });
+  }
+
+  #note(note: Note): void {
+    this.#options.recoveries.note(note);
+    const type = eventOf[note.type];
+    if (type === undefined) return;
+    this.#options.tell(type, note.text, { id: note.candidate.vm, name: note.candidate.name });
+  }
+}

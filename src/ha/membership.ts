@@ -1,0 +1,226 @@
+// What was last heard from whom on the HA network. It turns heartbeats and silence into conditions of
+// links, and keeps each host's list of VMs with the moment at which a VM was last seen. It draws no
+// conclusions: whether a silent host is dead is for others, with more evidence, to say.
+//
+// A host counts as heard by heartbeats that say that it hears us too. Silence before this agent was
+// started counts from its start, so that nobody fails who had no time to speak.
+
+import type { HostId, VmId } from '../model/ids.ts';
+import type { Timings } from '../model/limits.ts';
+import type { RunningVm } from './api.ts';
+import type { Heartbeat, VmList } from './messages.ts';
+
+export type Condition = 'linked' | 'suspected' | 'failed';
+
+export interface Member {
+  readonly host: HostId;
+  /** Any last heartbeat, and the last one of a link that works both ways. */
+  heardAtMs: number | null;
+  linkedAtMs: number | null;
+  /** From when on silence counts where nothing was heard. */
+  sinceMs: number;
+  condition: Condition;
+  beat: Heartbeat | null;
+  list: VmList | null;
+}
+
+export interface LastSeen {
+  readonly host: HostId;
+  /** When its host reported a list without it; null while the last list has it. */
+  readonly goneAtMs: number | null;
+}
+
+/** What a heartbeat asks of its receiver. */
+export interface Heard {
+  /** It says something new, or the link is new. */
+  readonly changed: boolean;
+  /** The host was silent before and may not know yet that it is heard. */
+  readonly answer: boolean;
+  /** Its list of VMs is not the one that we have. */
+  readonly wantsList: boolean;
+}
+
+export interface ConditionChange {
+  readonly member: Member;
+  readonly before: Condition;
+}
+
+export class Membership {
+  readonly #self: HostId;
+  readonly #timings: Timings;
+  readonly #members = new Map<HostId, Member>();
+  readonly #lastSeen = new Map<VmId, LastSeen>();
+  /** Grows with every change of a list or of a condition. */
+  version = 0;
+
+  constructor(self: HostId, timings: Timings) {
+    this.#self = self;
+    this.#timings = timings;
+  }
+
+  /** All other members. */
+  members(): Iterable<Member> {
+    return this.#members.values();
+  }
+
+  get count(): number {
+    return this.#members.size;
+  }
+
+  member(host: HostId): Member | undefined {
+    return this.#members.get(host);
+  }
+
+  linked(): Member[] {
+    return [...this.#members.values()].filter((member) => member.condition === 'linked');
+  }
+
+  /** Takes over who belongs to the cluster; returns who does not any more. */
+  setMembers(hosts: readonly HostId[], nowMs: number): HostId[] {
+    for (const host of hosts) {
+      if (host === this.#self || this.#members.has(host)) continue;
+      this.#members.set(host, {
+        host,
+        heardAtMs: null,
+        linkedAtMs: null,
+        sinceMs: nowMs,
+        condition: 'suspected',
+        beat: null,
+        list: null,
+      });
+      this.version += 1;
+    }
+    const gone = [...this.#members.keys()].filter((host) => !hosts.includes(host));
+    for (const host of gone) {
+      this.#members.delete(host);
+      this.version += 1;
+    }
+    return gone;
+  }
+
+  /** Whether this host hears the other one; what its heartbeats tell that one. */
+  hears(host: HostId, nowMs: number): boolean {
+    const heardAtMs = this.#members.get(host)?.heardAtMs ?? null;
+    return heardAtMs !== null && nowMs - heardAtMs < this.#timings.suspectAfterMs;
+  }
+
+  heard(from: HostId, beat: Heartbeat, nowMs: number): Heard {
+    const member = this.#members.get(from);
+    if (member === undefined) return { changed: false, answer: false, wantsList: false };
+    const answer = !this.hears(from, nowMs);
+    const before = member.beat;
+    member.beat = beat;
+    member.heardAtMs = nowMs;
+    if (member.list !== null && member.list.instance !== beat.instance) {
+      member.list = null; // the daemon was restarted and has not said yet what it runs
+      this.version += 1;
+    }
+    let changed = before === null || !saysTheSame(before, beat);
+    if (beat.hearsYou) {
+      member.linkedAtMs = nowMs;
+      if (member.condition !== 'linked') {
+        member.condition = 'linked';
+        this.version += 1;
+        changed = true;
+      }
+    }
+    return { changed, answer, wantsList: member.list?.version !== beat.listVersion };
+  }
+
+  /** Takes a list over; false if it is an older one or of nobody we know. */
+  listed(from: HostId, list: VmList, nowMs: number): boolean {
+    const member = this.#members.get(from);
+    if (member === undefined) return false;
+    const before = member.list;
+    if (before?.instance === list.instance && before.version >= list.version) return false;
+    member.list = list;
+    this.version += 1;
+    this.sawList(from, list.vms, nowMs);
+    return true;
+  }
+
+  /** Remembers who runs what; for this host's own list as well. */
+  sawList(host: HostId, vms: readonly RunningVm[], nowMs: number): void {
+    const present = new Set(vms.map((vm) => vm.vm));
+    for (const [vm, seen] of this.#lastSeen) {
+      if (seen.host !== host || seen.goneAtMs !== null || present.has(vm)) continue;
+      this.#lastSeen.set(vm, { host, goneAtMs: nowMs });
+    }
+    for (const vm of present) this.#lastSeen.set(vm, { host, goneAtMs: null });
+  }
+
+  lastSeen(vm: VmId): LastSeen | null {
+    return this.#lastSeen.get(vm) ?? null;
+  }
+
+  forgetVm(vm: VmId): void {
+    this.#lastSeen.delete(vm);
+  }
+
+  /** Lets silence take effect; returns whose condition it changed. */
+  expire(nowMs: number): ConditionChange[] {
+    const changes: ConditionChange[] = [];
+    for (const member of this.#members.values()) {
+      const silentMs = nowMs - lastSign(member);
+      const condition = this.#conditionAfter(silentMs, member.condition);
+      if (condition === member.condition) continue;
+      changes.push({ member, before: member.condition });
+      member.condition = condition;
+      this.version += 1;
+    }
+    return changes;
+  }
+
+  /** When silence next takes effect if nothing more is heard. */
+  nextExpiryMs(): number {
+    let next = Number.POSITIVE_INFINITY;
+    for (const member of this.#members.values()) {
+      if (member.condition === 'failed') continue;
+      const { suspectAfterMs, failAfterMs } = this.#timings;
+      const after = member.condition === 'linked' ? suspectAfterMs : failAfterMs;
+      next = Math.min(next, lastSign(member) + after);
+    }
+    return next;
+  }
+
+  /** This host stood still: what it did not hear meanwhile says nothing about the others. */
+  forgive(nowMs: number): void {
+    for (const member of this.#members.values()) {
+      if (member.condition === 'failed') continue;
+      member.sinceMs = nowMs;
+      if (member.heardAtMs !== null) member.heardAtMs = nowMs;
+      if (member.linkedAtMs !== null) member.linkedAtMs = nowMs;
+    }
+  }
+
+  /** Every member either told what it runs, or has been silent long enough to count as failed. */
+  isComplete(): boolean {
+    return [...this.#members.values()].every(
+      (member) => member.condition === 'failed' || member.list !== null,
+    );
+  }
+
+  #conditionAfter(silentMs: number, before: Condition): Condition {
+    // The same sums as in nextExpiryMs, compared with a little slack for rounding.
+    if (silentMs + 0.01 >= this.#timings.failAfterMs) return 'failed';
+    if (silentMs + 0.01 >= this.#timings.suspectAfterMs)
+      return before === 'failed' ? 'failed' : 'suspected';
+    return before;
+  }
+}
+
+function lastSign(member: Member): number {
+  return member.linkedAtMs ?? member.sinceMs;
+}
+
+function saysTheSame(a: Heartbeat, b: Heartbeat): boolean {
+  return (
+    a.role === b.role &&
+    a.master === b.master &&
+    a.term === b.term &&
+    a.reachable === b.reachable &&
+    a.cpus === b.cpus &&
+    a.memoryBytes === b.memoryBytes &&
+    a.instance === b.instance
+  );
+}

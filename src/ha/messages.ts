@@ -1,0 +1,74 @@
+// What HA modules say to each other over the HA network. The bodies are plain JSON; the peer layer
+// has authenticated the sender, so that a shape is not checked twice.
+
+import type { ErrorCode } from '../model/errors.ts';
+import type { Epoch, HostId, Term, VmId } from '../model/ids.ts';
+import type { RestartPriority } from '../model/vm.ts';
+import type { RunningVm } from './api.ts';
+
+export type Role = 'election' | 'agent' | 'master';
+export type HostKind = 'full' | 'witness';
+
+/** `ha.heartbeat`, one way. */
+export interface Heartbeat {
+  /** Of the sender's HA module; a new one after each start, so that versions do not mix. */
+  readonly instance: string;
+  /** The sender hears the receiver: without that the link counts as none. */
+  readonly hearsYou: boolean;
+  readonly kind: HostKind;
+  readonly role: Role;
+  /** The master that the sender follows; itself if it is one. */
+  readonly master: HostId | null;
+  readonly term: Term;
+  /** Storage hosts that the sender reaches, itself included. */
+  readonly reachable: number;
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  /** Version of the list of VMs that was last sent. */
+  readonly listVersion: number;
+}
+
+/** `ha.vms`, one way: the sender's whole list. `ha.wantVms` asks for it. */
+export interface VmList {
+  readonly instance: string;
+  readonly version: number;
+  readonly vms: readonly RunningVm[];
+}
+
+/** `ha.protect`, request to the master; the answer only says that it has been noted. */
+export interface ProtectReport {
+  readonly vm: VmId;
+  readonly name: string;
+  readonly epoch: Epoch;
+  readonly priority: RestartPriority;
+  readonly memoryBytes: number;
+  readonly cpus: number;
+}
+
+/** `ha.unprotect`, one way to the master: forget what is noted up to this epoch. */
+export interface UnprotectReport {
+  readonly vm: VmId;
+  readonly epoch: Epoch;
+}
+
+/** `ha.canReach`, request: the answer is the subset that the receiver can reach. */
+export interface ReachQuestion {
+  readonly vms: readonly VmId[];
+}
+
+/** `ha.start`, request of the master; the answer has the epoch. Failures carry the runner's code. */
+export interface StartOrder {
+  readonly vm: VmId;
+}
+
+export interface StartAnswer {
+  readonly epoch: Epoch;
+}
+
+/** Codes after which nobody knows whether the order was carried out. */
+export const unknownOutcomes: readonly ErrorCode[] = [
+  'timeout',
+  'unreachable',
+  'outcome-unknown',
+  'stopped',
+];

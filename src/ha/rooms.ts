@@ -1,0 +1,50 @@
+// The room of the targets as the failover machine counts it: less what it has ordered and nobody has
+// reported yet, and with the number of starts that each target is working on.
+
+import type { HostId } from '../model/ids.ts';
+import type { Entry } from './failover-entry.ts';
+import { haLimits } from './limits.ts';
+import { choose, fits, type Target } from './placement.ts';
+
+export interface Room extends Target {
+  freeMemoryBytes: number;
+  startsInFlight: number;
+}
+
+export function roomsOf(targets: readonly Target[], entries: Iterable<Entry>): Room[] {
+  const rooms = targets.map((target) => ({ ...target, startsInFlight: 0 }));
+  for (const entry of entries) {
+    if (entry.stage !== 'starting' && entry.stage !== 'unsettled') continue;
+    const room = rooms.find((it) => it.host === entry.target);
+    if (room === undefined) continue;
+    if (entry.stage === 'starting') room.startsInFlight += 1;
+    if (entry.wanted) room.freeMemoryBytes -= entry.candidate.memoryBytes; // else it is reported
+  }
+  return rooms;
+}
+
+/** The VM fits, and there is more room than when it was last of no use. */
+export function isWorthTrying(entry: Entry, room: Room): boolean {
+  const tried = entry.tried.get(room.host);
+  return fits(entry.candidate, room) && (tried === undefined || room.freeMemoryBytes > tried);
+}
+
+export function isBusy(room: Room): boolean {
+  return room.startsInFlight >= haLimits.startsInFlightPerHost;
+}
+
+/** Takes the room for the VM on the best of the hosts that are able; null if all are busy. */
+export function take(
+  entry: Entry,
+  able: readonly Room[],
+  dataHosts: readonly HostId[],
+): Room | null {
+  const free = able.filter((room) => !isBusy(room));
+  const host = choose(free, { prefer: entry.candidate.prefer, dataHosts });
+  const room = free.find((it) => it.host === host);
+  if (room === undefined) return null;
+  room.startsInFlight += 1;
+  room.freeMemoryBytes -= entry.candidate.memoryBytes;
+  entry.target = room.host;
+  return room;
+}

@@ -1,0 +1,131 @@
+// One host, built out of the rooms: networks at the bottom, then the store, HA, and the manager on
+// top. Everything from outside comes through the ports; the same code runs on real machines and on
+// virtual time.
+
+import { createHa } from '../ha/ha.ts';
+import type { HostId, VmId } from '../model/ids.ts';
+import type { Timings } from '../model/limits.ts';
+import { createPeer } from '../peer/peer.ts';
+import type { HostPorts } from '../ports/ports.ts';
+import type { Manager } from '../manager/api.ts';
+import { createEventLog } from '../manager/event-log.ts';
+import { createManager } from '../manager/manager.ts';
+import { createRunner } from '../manager/runner.ts';
+import { createStore } from '../storage/store.ts';
+import { type MemberList, shareMembers } from './members.ts';
+
+export interface HostOptions {
+  readonly cluster: string;
+  readonly name: HostId;
+  readonly kind: 'full' | 'witness';
+  readonly members: MemberList;
+  readonly timings: Timings;
+  readonly socketPath: (vm: VmId, disk: string) => string;
+  /** Bytes of the device that components may use; null: all. */
+  readonly capacityBytes: number | null;
+}
+
+export interface Host {
+  readonly manager: Manager;
+  /** The member list has grown by other means than the other hosts' word: a host has joined here. */
+  membersChanged(): void;
+  /** Ends the daemon's part; guests go on under their guards until their deadlines. */
+  stop(): Promise<void>;
+}
+
+/** Rejects where the store belongs to another host, or can not even be looked at. */
+export async function createHost(ports: HostPorts, options: HostOptions): Promise<Host> {
+  const { clock, random } = ports;
+  const { name: self, timings, members } = options;
+  const log = ports.log.child(self);
+  const events = createEventLog(self, clock, log.child('events'));
+  const storagePeer = createPeer({
+    self,
+    network: 'storage',
+    transport: ports.storageNetwork,
+    clock,
+    log,
+  });
+  const haPeer = createPeer({ self, network: 'HA', transport: ports.haNetwork, clock, log });
+
+  function setPeers(): void {
+    const others = members.list().filter((member) => member.name !== self);
+    ports.storageNetwork.setPeers(new Map(others.map((one) => [one.name, one.storageAddress])));
+    ports.haNetwork.setPeers(new Map(others.map((one) => [one.name, one.haAddress])));
+  }
+
+  const store = await createStore({
+    peer: storagePeer,
+    clock,
+    random,
+    log,
+    disk: ports.disk,
+    streams: ports.streams,
+    timings,
+    members: () => members.list().map((member) => ({ host: member.name, kind: member.kind })),
+    socketPath: options.socketPath,
+    capacityBytes: options.capacityBytes,
+    emit: events.emit,
+  });
+  const runner = createRunner({
+    storage: store,
+    guests: ports.guests,
+    clock,
+    log: log.child('runner'),
+    timings,
+    emit: events.emit,
+    onPoweredOn: (vm, epoch) => ha.poweredOn(vm, epoch),
+    onPoweredOff: (vm, epoch) => ha.poweredOff(vm, epoch),
+  });
+  const ha = createHa({
+    self,
+    kind: options.kind,
+    members: () => members.list().map((member) => member.name),
+    peer: haPeer,
+    clock,
+    random,
+    log: log.child('ha'),
+    timings,
+    storage: store,
+    runner,
+    emit: (event) => events.add(event),
+  });
+  const manager = createManager({
+    cluster: options.cluster,
+    accelerator: ports.guests.accelerator,
+    storage: store,
+    ha,
+    runner,
+    events,
+    peer: haPeer,
+    timings,
+  });
+  const shared = [storagePeer, haPeer].map((peer) =>
+    shareMembers({ peer, members, log, onChange: setPeers }),
+  );
+
+  // The guests of an earlier daemon first: until they are found, no lock that names this host may be
+  // taken for forgotten, and nothing may be started here.
+  storagePeer.start();
+  setPeers();
+  store.start();
+  await runner.recover();
+  store.releaseForgotten();
+  haPeer.start();
+  setPeers();
+  ha.start();
+
+  return {
+    manager,
+    membersChanged() {
+      setPeers();
+      for (const one of shared) one.tellAll();
+    },
+    async stop() {
+      ha.stop();
+      await runner.detach();
+      await store.stop();
+      await Promise.all([haPeer.stop(), storagePeer.stop()]);
+    },
+  };
+}

@@ -1,0 +1,250 @@
+// The cluster's face on one host: what a user asks for is checked here, and then done here or on the
+// host that it concerns. Any host can be asked; each answers for what it can reach.
+
+import type { Ha, HaHostView, RunningVm } from '../ha/api.ts';
+import { HoldfastError } from '../model/errors.ts';
+import type { HostId, VmId } from '../model/ids.ts';
+import { limits, type Timings } from '../model/limits.ts';
+import { builtInPolicies, hostsNeeded, type StoragePolicy } from '../model/policy.ts';
+import type { PowerState, VmSpec } from '../model/vm.ts';
+import type { Peer } from '../peer/peer.ts';
+import type { Accessibility, Storage, StorageHostView, VmView } from '../storage/api.ts';
+import type { ClusterStatus, HostInfo, Manager, VmDetail, VmInfo, VmRequest } from './api.ts';
+import type { EventLog } from './event-log.ts';
+import type { Runner } from './runner.ts';
+
+const startTimeoutMs = 60_000;
+
+export function createManager(options: {
+  readonly cluster: string;
+  readonly accelerator: string;
+  readonly storage: Storage;
+  readonly ha: Ha;
+  readonly runner: Runner;
+  readonly events: EventLog;
+  /** On the HA network. */
+  readonly peer: Peer;
+  readonly timings: Timings;
+}): Manager {
+  const { storage, ha, runner, events, peer } = options;
+  const self = peer.self;
+
+  peer.on('manager.start', (_from, body, _payload, reply) => {
+    runner.start(body as VmId, { byHa: false }).then((epoch) => reply.ok(epoch), reply.fail);
+  });
+  peer.on('manager.stop', (_from, body, _payload, reply) => {
+    const { vm, force } = body as { vm: VmId; force: boolean };
+    runner.stopVm(vm, { force }).then(() => reply.ok(null), reply.fail);
+  });
+
+  /** Where the VM runs, by what the hosts report. */
+  function running(vm: VmId): { host: HostId; guest: RunningVm } | null {
+    for (const host of ha.hosts()) {
+      const guest = host.running.find((one) => one.vm === vm);
+      if (guest !== undefined) return { host: host.host, guest };
+    }
+    return null;
+  }
+
+  function powerOf(view: VmView, at: ReturnType<typeof running>): PowerState {
+    if (at !== null) return at.guest.state;
+    const { holder } = view.lock;
+    if (holder === null) return 'off';
+    const known = ha.hosts().find((host) => host.host === holder);
+    return known !== undefined && isHeard(known) ? 'off' : 'unknown';
+  }
+
+  function info(view: VmView): VmInfo {
+    const at = running(view.vm);
+    return {
+      id: view.vm,
+      name: view.name,
+      power: powerOf(view, at),
+      host: at?.host ?? view.lock.holder,
+      ready: at?.guest.ready ?? false,
+      protection: ha.protectionStatus(view.vm),
+      accessible: view.accessible.accessible,
+      spec: view.spec,
+      epoch: view.lock.epoch,
+      note: noteOf(view),
+    };
+  }
+
+  function noteOf(view: VmView): string | null {
+    if (view.lifecycle !== 'ready') return `the VM is ${view.lifecycle}`;
+    const waiting = ha.waiting().find((one) => one.vm === view.vm);
+    if (waiting !== undefined) return waiting.text;
+    const accessible: Accessibility = view.accessible;
+    return accessible.accessible ? null : accessible.text;
+  }
+
+  function find(nameOrId: string): VmView {
+    const view = storage.vms().find((one) => one.name === nameOrId || one.vm === nameOrId);
+    if (view === undefined) throw new HoldfastError('unknown-vm', `There is no VM ${nameOrId}`);
+    return view;
+  }
+
+  function again(vm: VmId): VmInfo {
+    const view = storage.vm(vm);
+    if (view === null) throw new HoldfastError('unknown-vm', `VM ${vm} is gone`);
+    return info(view);
+  }
+
+  function hostInfo(known: HaHostView, store: StorageHostView | undefined): HostInfo {
+    const storageState =
+      store?.store === 'failed' ? 'failed' : store?.reachable === true ? 'reachable' : 'unreachable';
+    return {
+      name: known.host,
+      state: known.state,
+      storage: storageState,
+      problem: store?.problem ?? null,
+      vms: known.running.length,
+      cpus: known.cpus,
+      memoryBytes: known.memoryBytes,
+      diskTotalBytes: store?.totalBytes ?? 0,
+      diskFreeBytes: store?.freeBytes ?? 0,
+    };
+  }
+
+  function hosts(): HostInfo[] {
+    const stores = new Map(storage.hosts().map((store) => [store.host, store]));
+    return ha
+      .hosts()
+      .map((known) => hostInfo(known, stores.get(known.host)))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  function status(): ClusterStatus {
+    const vms = storage.vms().map(info);
+    return {
+      cluster: options.cluster,
+      answeredBy: self,
+      master: ha.master(),
+      accelerator: options.accelerator,
+      hosts: hosts(),
+      vms: {
+        total: vms.length,
+        running: vms.filter((vm) => vm.power === 'running').length,
+        protected: vms.filter((vm) => vm.protection.status === 'protected').length,
+      },
+      waiting: ha.waiting(),
+    };
+  }
+
+  async function startVm(nameOrId: string, { on }: { readonly on?: HostId }): Promise<VmInfo> {
+    const view = find(nameOrId);
+    const at = running(view.vm);
+    if (at !== null) {
+      throw new HoldfastError('already-running', `VM ${view.name} is ${at.guest.state} on ${at.host}`);
+    }
+    if (!view.accessible.accessible) {
+      throw new HoldfastError('inaccessible', `VM ${view.name}: ${view.accessible.text}`);
+    }
+    if (on !== undefined && !ha.hosts().some((host) => host.host === on)) {
+      throw new HoldfastError('bad-request', `on: there is no host ${on}`);
+    }
+    const target = on ?? ha.place(view.vm);
+    if (target === null) {
+      throw new HoldfastError(
+        'no-capacity',
+        `VM ${view.name}: no host that reaches all its objects has ${view.spec.memoryBytes} bytes of memory free`,
+      );
+    }
+    await peer.ask(target, 'manager.start', view.vm, startTimeoutMs);
+    return again(view.vm);
+  }
+
+  async function stopVm(nameOrId: string, { force }: { readonly force: boolean }): Promise<VmInfo> {
+    const view = find(nameOrId);
+    const at = running(view.vm);
+    const host = at?.host ?? (runner.isHere(view.vm) ? self : null);
+    if (host === null) throw notRunning(view);
+    const timeoutMs = startTimeoutMs + options.timings.powerOffGraceMs;
+    await peer.ask(host, 'manager.stop', { vm: view.vm, force }, timeoutMs);
+    return again(view.vm);
+  }
+
+  function notRunning(view: VmView): HoldfastError {
+    const { holder } = view.lock;
+    return powerOf(view, null) === 'unknown'
+      ? new HoldfastError('unreachable', `VM ${view.name} was last run by ${holder}, which is not heard`)
+      : new HoldfastError('not-running', `VM ${view.name} does not run`);
+  }
+
+  async function createVm(request: VmRequest): Promise<VmInfo> {
+    return again(await storage.createVm(toSpec(request)));
+  }
+
+  return {
+    status,
+    hosts,
+    vms: () => storage.vms().map(info).sort((a, b) => (a.name < b.name ? -1 : 1)),
+    vm(nameOrId): VmDetail {
+      const view = find(nameOrId);
+      return { ...info(view), objects: storage.objects(view.vm) };
+    },
+    createVm,
+    startVm,
+    stopVm,
+    async removeVm(nameOrId) {
+      const view = find(nameOrId);
+      const at = running(view.vm);
+      if (at !== null) {
+        throw new HoldfastError('lock-held', `VM ${view.name} is ${at.guest.state} on ${at.host}`);
+      }
+      await storage.removeVm(view.vm);
+      events.emit('vm.removed', `VM ${view.name} was removed`, { vm: view.vm, name: view.name });
+    },
+    recoveries: () => ha.recoveries(),
+    events: () => events.all(),
+    onEvent: (listener) => events.onEvent(listener),
+  };
+}
+
+function isHeard(host: HaHostView): boolean {
+  return host.state !== 'hostDown' && host.state !== 'unknown';
+}
+
+/** The specification that a request stands for; throws `bad-request` naming the key. */
+function toSpec(request: VmRequest): VmSpec {
+  const within = (key: string, value: number, min: number, max: number) => {
+    if (Number.isInteger(value) && value >= min && value <= max) return;
+    throw new HoldfastError('bad-request', `${key}: expected a whole number from ${min} to ${max}, found ${value}`);
+  };
+  if (!/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(request.name) || request.name.length > limits.maxNameLength) {
+    throw new HoldfastError(
+      'bad-request',
+      `name: expected 1 to ${limits.maxNameLength} lower-case letters, digits and inner hyphens, found "${request.name}"`,
+    );
+  }
+  within('memoryBytes', request.memoryBytes, limits.minMemoryBytes, limits.maxMemoryBytes);
+  within('cpus', request.cpus ?? 1, 1, limits.maxCpus);
+  within('number of disks', request.disks.length, 1, limits.maxDisks);
+  const common = resolvePolicy('policy', request.policy);
+  return {
+    name: request.name,
+    cpus: request.cpus ?? 1,
+    memoryBytes: request.memoryBytes,
+    boot: request.boot ?? 'counter',
+    disks: request.disks.map((disk, index) => {
+      within(`disks[${index}].sizeBytes`, disk.sizeBytes, limits.minDiskBytes, limits.maxDiskBytes);
+      const policy = disk.policy === undefined ? common : resolvePolicy(`disks[${index}].policy`, disk.policy);
+      return {
+        name: `disk${index}`,
+        sizeBytes: Math.ceil(disk.sizeBytes / limits.blockBytes) * limits.blockBytes,
+        policy,
+      };
+    }),
+    protected: request.protected ?? true,
+    priority: request.priority ?? 'medium',
+  };
+}
+
+function resolvePolicy(key: string, policy: string | StoragePolicy = 'default'): StoragePolicy {
+  const found = typeof policy === 'string' ? builtInPolicies[policy] : policy;
+  if (found === undefined) {
+    const known = Object.entries(builtInPolicies).map(([name, one]) => `${name} (${hostsNeeded(one)} hosts)`);
+    throw new HoldfastError('bad-request', `${key}: there is no policy "${String(policy)}"; known: ${known.join(', ')}`);
+  }
+  return found;
+}

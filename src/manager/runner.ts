@@ -1,0 +1,434 @@
+// Runs VMs on this host: lock, disks and guest in this order at the start, and in the opposite order
+// at the end. It carries the lease from the store to the guard: what lapses is paused, what is
+// regained goes on, what is lost is ended. Each VM has its own queue of steps, so that no step of
+// one VM waits for another VM's, and two steps of one VM never mix.
+
+import type { RunningVm, VmRunner } from '../ha/api.ts';
+import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
+import type { Epoch, VmId } from '../model/ids.ts';
+import type { JsonValue } from '../model/json.ts';
+import type { Timings } from '../model/limits.ts';
+import type { ProtectionState } from '../model/protection.ts';
+import type { GuestState, VmSpec } from '../model/vm.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { Guest, GuestDriver, GuestEvent } from '../ports/guests.ts';
+import type { Log } from '../ports/log.ts';
+import type { OpenDisks, Storage, VmView } from '../storage/api.ts';
+import type { Emit } from './event-log.ts';
+
+interface Entry {
+  readonly vm: VmId;
+  readonly name: string;
+  epoch: Epoch;
+  state: GuestState;
+  ready: boolean;
+  guest: Guest | null;
+  disks: OpenDisks | null;
+  /** Found at the daemon's start: its disks are opened when its lease is valid. */
+  reopening: boolean;
+  /** Another host has the lock: whatever is under way here ends. */
+  isLost: boolean;
+  onExit: (() => void) | null;
+  /** The end of the VM's queue of steps. */
+  steps: Promise<void>;
+}
+
+export interface Runner extends VmRunner {
+  /** Finds the guests that an earlier daemon left, and goes on with them. */
+  recover(): Promise<void>;
+  /** Switches a VM off that runs here; protection ends in the same change as the lock. */
+  stopVm(vm: VmId, options: { readonly force: boolean }): Promise<void>;
+  isHere(vm: VmId): boolean;
+  /** The daemon ends; the guests go on under their guards. */
+  detach(): Promise<void>;
+}
+
+export function createRunner(options: {
+  readonly storage: Storage;
+  readonly guests: GuestDriver;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly timings: Timings;
+  readonly emit: Emit;
+  readonly onPoweredOn: (vm: VmId, epoch: Epoch) => void;
+  readonly onPoweredOff: (vm: VmId, epoch: Epoch) => void;
+}): Runner {
+  const { storage, guests, clock, log, emit } = options;
+  const entries = new Map<VmId, Entry>();
+  const listeners: (() => void)[] = [];
+  let detached = false;
+
+  function changed(): void {
+    for (const listener of listeners) listener();
+  }
+
+  function setState(entry: Entry, state: GuestState): void {
+    if (entry.state === state) return;
+    entry.state = state;
+    changed();
+  }
+
+  /** Queues a step of one VM; what it throws stays with this VM. */
+  function step(entry: Entry, what: string, action: () => Promise<void>): void {
+    entry.steps = entry.steps.then(action).catch((error: unknown) => {
+      log.error(`${entry.name}: ${what} failed: ${String(error)}`, { vm: entry.vm });
+    });
+  }
+
+  function spec(vm: VmId): VmSpec | null {
+    return storage.vm(vm)?.spec ?? null;
+  }
+
+  function usedMemory(): number {
+    return [...entries.keys()].reduce((sum, vm) => sum + (spec(vm)?.memoryBytes ?? 0), 0);
+  }
+
+  function assertStartable(vm: VmId): VmView {
+    const view = storage.vm(vm);
+    if (view === null) throw new HoldfastError('unknown-vm', `VM ${vm} is not known here`);
+    if (entries.has(vm)) throw new HoldfastError('already-running', `VM ${view.name} runs here already`);
+    if (view.lifecycle !== 'ready') {
+      throw new HoldfastError('conflict', `VM ${view.name} is ${view.lifecycle}`);
+    }
+    const free = guests.capacity().memoryBytes - usedMemory();
+    if (view.spec.memoryBytes > free) {
+      throw new HoldfastError(
+        'no-capacity',
+        `VM ${view.name} needs ${view.spec.memoryBytes} bytes of memory, and ${Math.max(0, free)} are free here`,
+      );
+    }
+    if (!view.accessible.accessible) {
+      throw new HoldfastError('inaccessible', `VM ${view.name}: ${view.accessible.text}`);
+    }
+    return view;
+  }
+
+  async function start(vm: VmId, { byHa }: { readonly byHa: boolean }): Promise<Epoch> {
+    if (detached) throw new HoldfastError('stopped', 'The daemon is stopping');
+    const view = assertStartable(vm);
+    const entry = newEntry(vm, view.name, 0 as Epoch, 'starting');
+    entries.set(vm, entry);
+    changed();
+    let locked: Epoch | null = null;
+    try {
+      locked = await storage.lock(vm, { onlyIfProtected: byHa });
+      entry.epoch = locked;
+      entry.disks = await openDisks(entry, false);
+      const deadlineMs = storage.leaseDeadline(vm);
+      if (deadlineMs === null) {
+        throw new HoldfastError('inaccessible', `VM ${view.name}: its lease lapsed while it was started`);
+      }
+      const guest = await guests.start({
+        vm,
+        name: view.name,
+        epoch: locked,
+        cpus: view.spec.cpus,
+        memoryBytes: view.spec.memoryBytes,
+        boot: view.spec.boot,
+        disks: entry.disks.disks,
+        deadlineMs,
+      });
+      attach(entry, guest);
+      // The lease may have moved, lapsed or gone while the process came up.
+      const now = storage.leaseDeadline(vm);
+      if (entry.isLost) throw new HoldfastError('lock-held', `VM ${view.name}: its lock was lost`);
+      setState(entry, 'running');
+      if (now === null) await pause(entry);
+      else guest.extend(now);
+    } catch (error) {
+      await undo(entry, locked);
+      throw asHoldfastError(error, 'guest-failed');
+    }
+    emit('vm.started', `VM ${view.name} was started (epoch ${locked})`, entry);
+    options.onPoweredOn(vm, locked);
+    return locked;
+  }
+
+  function newEntry(vm: VmId, name: string, epoch: Epoch, state: GuestState): Entry {
+    return {
+      vm,
+      name,
+      epoch,
+      state,
+      ready: false,
+      guest: null,
+      disks: null,
+      reopening: false,
+      isLost: false,
+      onExit: null,
+      steps: Promise.resolve(),
+    };
+  }
+
+  async function undo(entry: Entry, locked: Epoch | null): Promise<void> {
+    await end(entry);
+    if (locked !== null) {
+      await storage.unlock(entry.vm, locked).catch((error: unknown) => {
+        log.warn(`lock of ${entry.name} is given back later: ${String(error)}`, { vm: entry.vm });
+      });
+    }
+    forget(entry);
+  }
+
+  /** The entry stands until lock and disks are dealt with, so that nothing starts in between. */
+  function forget(entry: Entry): void {
+    if (entries.get(entry.vm) === entry) entries.delete(entry.vm);
+    changed();
+  }
+
+  async function end(entry: Entry): Promise<void> {
+    const { guest, disks } = entry;
+    if (guest !== null) await guest.kill();
+    entry.guest = null;
+    entry.disks = null;
+    await disks?.close();
+  }
+
+  async function openDisks(entry: Entry, guestRuns: boolean): Promise<OpenDisks> {
+    return storage.openDisks(entry.vm, {
+      epoch: entry.epoch,
+      guestRuns,
+      onWritesLost: () =>
+        step(entry, 'reset', async () => {
+          emit('vm.exited', `VM ${entry.name} is reset: acknowledged writes that it had not flushed are lost`, entry);
+          await entry.guest?.reset();
+        }),
+    });
+  }
+
+  function attach(entry: Entry, guest: Guest): void {
+    entry.guest = guest;
+    guest.handle((event) => onGuestEvent(entry, guest, event));
+  }
+
+  function onGuestEvent(entry: Entry, guest: Guest, event: GuestEvent): void {
+    if (entry.guest !== guest || detached) return;
+    switch (event.type) {
+      case 'heartbeat':
+        if (entry.ready) return;
+        entry.ready = true;
+        emit('vm.ready', `The guest of VM ${entry.name} reports`, entry);
+        changed();
+        return;
+      case 'paused':
+        setState(entry, 'paused');
+        emit('vm.paused', `The guard has paused VM ${entry.name}: its deadline passed`, entry);
+        step(entry, 'resume', () => resume(entry));
+        return;
+      case 'reset':
+        log.info(`guest of ${entry.name} was reset`, { vm: entry.vm });
+        return;
+      case 'panicked':
+        emit('vm.panicked', `The guest of VM ${entry.name} has panicked`, entry);
+        crashed(entry);
+        return;
+      case 'ioError':
+        emit('vm.exited', `VM ${entry.name} stopped after an error of ${event.disk}: ${event.detail}`, entry);
+        crashed(entry);
+        return;
+      case 'exited':
+        if (entry.onExit !== null) entry.onExit();
+        else if (event.clean) switchedOff(entry, event.detail);
+        else {
+          emit('vm.exited', `The guest of VM ${entry.name} has ended: ${event.detail}`, entry);
+          crashed(entry);
+        }
+    }
+  }
+
+  /** HA will start it again, here or elsewhere: it is protected and does not run. */
+  function crashed(entry: Entry): void {
+    if (entry.state === 'starting' || entry.state === 'stopping') return;
+    step(entry, 'end after a crash', () => undo(entry, entry.epoch));
+  }
+
+  function switchedOff(entry: Entry, detail: string): void {
+    if (entry.state === 'stopping') return;
+    setState(entry, 'stopping');
+    step(entry, 'end after power-off', async () => {
+      await end(entry);
+      emit('vm.stopped', `VM ${entry.name} has switched itself off (${detail})`, entry);
+      await giveBack(entry);
+    });
+  }
+
+  /** Releases lock and protection in one change; where that is impossible now, the store goes on. */
+  async function giveBack(entry: Entry): Promise<void> {
+    options.onPoweredOff(entry.vm, entry.epoch);
+    try {
+      await storage.unlock(entry.vm, entry.epoch, unprotected(entry) as unknown as JsonValue);
+    } catch (error) {
+      log.warn(`power-off of ${entry.name} is recorded later: ${String(error)}`, { vm: entry.vm });
+    }
+    forget(entry);
+  }
+
+  function unprotected(entry: Entry): ProtectionState {
+    const known = spec(entry.vm);
+    return {
+      protected: false,
+      epoch: entry.epoch,
+      priority: known?.priority ?? 'medium',
+      memoryBytes: known?.memoryBytes ?? 0,
+      cpus: known?.cpus ?? 1,
+    };
+  }
+
+  async function stopVm(vm: VmId, { force }: { readonly force: boolean }): Promise<void> {
+    const entry = entries.get(vm);
+    if (entry === undefined) throw new HoldfastError('not-running', `VM ${vm} does not run here`);
+    if (entry.state === 'starting' || entry.state === 'stopping') {
+      throw new HoldfastError('conflict', `VM ${entry.name} is ${entry.state}`);
+    }
+    // A paused guest can not switch itself off.
+    const atOnce = force || entry.state === 'paused' || entry.disks === null;
+    setState(entry, 'stopping');
+    if (!atOnce) await powerDown(entry);
+    await end(entry);
+    emit('vm.stopped', `VM ${entry.name} was switched off`, entry);
+    await giveBack(entry);
+  }
+
+  /** Resolves when the guest is gone, or the grace time is over. */
+  function powerDown(entry: Entry): Promise<void> {
+    const guest = entry.guest;
+    if (guest === null) return Promise.resolve();
+    return new Promise((resolve) => {
+      const grace = clock.after(options.timings.powerOffGraceMs, () => {
+        log.warn(`${entry.name} did not switch itself off in time: it is ended`, { vm: entry.vm });
+        resolve();
+      });
+      entry.onExit = () => {
+        grace.cancel();
+        resolve();
+      };
+      guest.powerDown().catch((error: unknown) => {
+        log.warn(`${entry.name} can not be asked to switch itself off: ${String(error)}`);
+        grace.cancel();
+        resolve();
+      });
+    });
+  }
+
+  async function pause(entry: Entry): Promise<void> {
+    if (entry.guest === null || storage.leaseDeadline(entry.vm) !== null) return;
+    await entry.guest.pause();
+    if (entry.state === 'running') {
+      setState(entry, 'paused');
+      emit('vm.paused', `VM ${entry.name} is paused: its lease lapsed`, entry);
+    }
+  }
+
+  async function resume(entry: Entry): Promise<void> {
+    const deadlineMs = storage.leaseDeadline(entry.vm);
+    if (deadlineMs === null || entry.guest === null || entry.disks === null) return;
+    if (entry.guest.state !== 'paused') return;
+    await entry.guest.resume(deadlineMs);
+    if (entry.state === 'paused') {
+      setState(entry, 'running');
+      emit('vm.resumed', `VM ${entry.name} goes on: its lease is valid again`, entry);
+    }
+  }
+
+  /** After a restart of the daemon: the lease is valid, so the disks can be served again. */
+  async function reopen(entry: Entry): Promise<void> {
+    if (entry.disks !== null || entry.guest === null) return;
+    try {
+      entry.disks = await openDisks(entry, true);
+    } catch (error) {
+      if (isError(error, 'fenced') || isError(error, 'unknown-vm')) {
+        await lost(entry);
+        return;
+      }
+      log.warn(`disks of ${entry.name} are not open yet: ${String(error)}`, { vm: entry.vm });
+      clock.after(options.timings.resyncRetryMs, () => step(entry, 'reopen', () => reopen(entry)));
+      return;
+    }
+    entry.reopening = false;
+    await resume(entry);
+    changed();
+  }
+
+  async function lost(entry: Entry): Promise<void> {
+    emit('vm.lost', `VM ${entry.name} is ended here: another host has its lock`, entry);
+    await end(entry);
+    forget(entry);
+  }
+
+  storage.onLease({
+    extended(vm, deadlineMs) {
+      const entry = entries.get(vm);
+      if (entry === undefined) return;
+      entry.guest?.extend(deadlineMs);
+      if (entry.reopening) {
+        entry.reopening = false;
+        step(entry, 'reopen', () => reopen(entry));
+      }
+    },
+    lapsed(vm) {
+      const entry = entries.get(vm);
+      if (entry === undefined) return;
+      // Not queued: standing still must not wait for anything else.
+      pause(entry).catch((error: unknown) => {
+        log.error(`${entry.name} could not be paused; its guard will do it: ${String(error)}`, { vm });
+      });
+    },
+    regained(vm, deadlineMs) {
+      const entry = entries.get(vm);
+      if (entry === undefined) return;
+      entry.guest?.extend(deadlineMs);
+      step(entry, 'resume', () => resume(entry));
+    },
+    lost(vm) {
+      const entry = entries.get(vm);
+      if (entry === undefined) return;
+      entry.isLost = true;
+      if (entry.state !== 'starting') step(entry, 'end', () => lost(entry));
+    },
+  });
+
+  async function recover(): Promise<void> {
+    for (const guest of await guests.recover()) {
+      const entry = newEntry(guest.vm, guest.name, guest.epoch, 'running');
+      entries.set(guest.vm, entry);
+      attach(entry, guest);
+      if (guest.state === 'exited') {
+        // How it ended is told by its event; what has to be written waits for the directory.
+        continue;
+      }
+      entry.state = guest.state;
+      entry.reopening = true;
+      log.info(`found the guest of ${guest.name} (${guest.state})`, { vm: guest.vm, epoch: guest.epoch });
+      storage.adopt(guest.vm, guest.epoch);
+      options.onPoweredOn(guest.vm, guest.epoch);
+    }
+    changed();
+  }
+
+  return {
+    start,
+    stopVm,
+    recover,
+    isHere: (vm) => entries.has(vm),
+    running: () =>
+      [...entries.values()].map((entry): RunningVm => {
+        const known = spec(entry.vm);
+        return {
+          vm: entry.vm,
+          name: entry.name,
+          epoch: entry.epoch,
+          state: entry.state,
+          ready: entry.ready,
+          cpus: known?.cpus ?? 1,
+          memoryBytes: known?.memoryBytes ?? 0,
+        };
+      }),
+    capacity: () => guests.capacity(),
+    onChange: (listener) => void listeners.push(listener),
+    async detach() {
+      detached = true;
+      for (const entry of entries.values()) entry.guest?.detach();
+      await Promise.allSettled([...entries.values()].map((entry) => entry.disks?.close()));
+    },
+  };
+}

@@ -1,0 +1,46 @@
+// What happened, for people and for timelines. An event is a fact that some host saw; its text is a
+// whole sentence that names the VM, object or host.
+
+import type { HostId, VmId } from './ids.ts';
+
+export type EventType =
+  | 'host.up'
+  | 'host.suspected'
+  | 'host.failed'
+  | 'master.elected'
+  | 'master.abdicated'
+  | 'vm.created'
+  | 'vm.removed'
+  | 'vm.started'
+  | 'vm.stopped'
+  | 'vm.exited'
+  | 'vm.panicked'
+  | 'vm.ready'
+  | 'vm.paused'
+  | 'vm.resumed'
+  | 'vm.lost'
+  | 'vm.protected'
+  | 'vm.unprotected'
+  | 'failover.detected'
+  | 'failover.waiting'
+  | 'failover.lockFree'
+  | 'failover.accessible'
+  | 'failover.placed'
+  | 'failover.started'
+  | 'failover.failed'
+  | 'failover.guestReady'
+  | 'storage.copyLost'
+  | 'storage.copyRestored'
+  | 'storage.damaged'
+  | 'storage.full'
+  | 'storage.resync';
+
+export interface ClusterEvent {
+  /** Milliseconds since 1970, by the clock of the host that saw it; for people, never for decisions. */
+  readonly at: number;
+  readonly host: HostId;
+  readonly type: EventType;
+  readonly vm?: VmId;
+  readonly vmName?: string;
+  readonly text: string;
+}

@@ -1,0 +1,66 @@
+// All bounds and all default timings in one place, with the relations between them checked below.
+
+export const timings = {
+  /** Between two heartbeats of a pair of hosts, on each network. */
+  heartbeatIntervalMs: 500,
+  /** How long a voter protects the locks of a host after that host's last heartbeat. */
+  leaseDurationMs: 4000,
+  /** By how much a holder stops earlier than its voters would: drift of clock rates, time to stop. */
+  safetyMarginMs: 1000,
+  /** Silence after which a host is suspected / counts as failed (HA), or as unreachable (storage). */
+  suspectAfterMs: 1500,
+  failAfterMs: 2500,
+  /** A component that is silent for so long leaves the in-sync set. */
+  componentTimeoutMs: 2000,
+  /** A voter that heard of no commit for so long finishes the change itself. */
+  finishAfterMs: 500,
+  /** Of one message of the register protocol. */
+  registerTimeoutMs: 1000,
+  /** Of a change of a record, with all its retries. */
+  changeTimeoutMs: 8000,
+  /** Between two comparisons of the directories of two hosts. */
+  directorySyncMs: 5000,
+  /** Between two attempts to bring an absent copy back. */
+  resyncRetryMs: 1000,
+  /** Quiet time after which write-intent bits are cleared. */
+  bitmapClearMs: 2000,
+  /** Grace of a user's power-off before the guest is ended. */
+  powerOffGraceMs: 20000,
+} as const;
+
+export type Timings = { readonly [key in keyof typeof timings]: number };
+
+export const limits = {
+  maxFrameBytes: 34 * 1024 * 1024,
+  maxNbdRequestBytes: 32 * 1024 * 1024,
+  maxRecordBytes: 256 * 1024,
+  maxMetadataValueBytes: 16 * 1024,
+  maxDiskBytes: 62 * 2 ** 40,
+  minDiskBytes: 1024 * 1024,
+  minMemoryBytes: 16 * 1024 * 1024,
+  maxMemoryBytes: 16 * 2 ** 40,
+  maxCpus: 512,
+  maxDisks: 16,
+  maxStripes: 12,
+  maxFailuresToTolerate: 3,
+  /** Region of the write-intent bitmap. */
+  regionBytes: 1024 * 1024,
+  stripeBytes: 1024 * 1024,
+  blockBytes: 4096,
+  maxNameLength: 63,
+} as const;
+
+/** Why these timings can not be used, or null: relations that safety or liveness rest on. */
+export function timingsProblem(t: Timings): string | null {
+  if (t.safetyMarginMs >= t.leaseDurationMs - 2 * t.heartbeatIntervalMs) {
+    return 'leaseDuration must exceed safetyMargin by more than two heartbeat intervals';
+  }
+  if (t.safetyMarginMs < t.leaseDurationMs / 50) {
+    return 'safetyMargin must be at least 2% of leaseDuration, or clock drift eats it';
+  }
+  if (t.suspectAfterMs < 2 * t.heartbeatIntervalMs) {
+    return 'suspectAfter must be at least two heartbeat intervals';
+  }
+  if (t.failAfterMs <= t.suspectAfterMs) return 'failAfter must be longer than suspectAfter';
+  return null;
+}

@@ -1,0 +1,99 @@
+// The record of an object: everything that must be agreed on about it, kept in one register on the
+// object's own voters. Whoever can reach a majority of these voters can read and change it; nothing
+// about the object is decided anywhere else.
+
+import type { ComponentId, Epoch, HostId, ObjectId, Revision, StoreId, VmId } from './ids.ts';
+import type { JsonValue } from './json.ts';
+import type { StoragePolicy } from './policy.ts';
+
+/** An acceptor of the object's register. Its state belongs to this triple: a host that comes back
+ * with another store is another voter, and says so. */
+export interface Voter {
+  readonly host: HostId;
+  readonly store: StoreId;
+  /** Which joining of this host to this object it is; grows when a host leaves and joins again. */
+  readonly joined: number;
+}
+
+/** A piece of a disk object's data on one host. */
+export interface Component {
+  readonly id: ComponentId;
+  readonly host: HostId;
+  readonly store: StoreId;
+  readonly sizeBytes: number;
+}
+
+/** mirror -> stripe -> component. */
+export interface Blueprint {
+  readonly stripeBytes: number;
+  readonly mirrors: readonly { readonly stripes: readonly Component[] }[];
+}
+
+export interface Lock {
+  readonly holder: HostId | null;
+  /** Epoch of the present or, where there is no holder, of the last one. */
+  readonly epoch: Epoch;
+}
+
+/** Names one opening of a disk by one holder; orders writers. */
+export interface Fence {
+  readonly epoch: Epoch;
+  readonly open: number;
+}
+
+export function compareFences(a: Fence, b: Fence): number {
+  return a.epoch - b.epoch || a.open - b.open;
+}
+
+interface RecordBase {
+  readonly id: ObjectId;
+  readonly vm: VmId;
+  readonly revision: Revision;
+  readonly policy: StoragePolicy;
+  readonly voters: readonly Voter[];
+}
+
+/**
+ * `creating` and `removing` are steps done under the VM's lock: where the lock is free again the
+ * step was broken off, and whoever notices takes the lock and removes what is there.
+ */
+export type Lifecycle = 'creating' | 'ready' | 'removing';
+
+export type Metadata = Readonly<Record<string, Readonly<Record<string, JsonValue>>>>;
+
+export interface NamespaceRecord extends RecordBase {
+  readonly kind: 'namespace';
+  readonly name: string;
+  readonly lifecycle: Lifecycle;
+  readonly lock: Lock;
+  /** service -> key -> value. */
+  readonly metadata: Metadata;
+  /** Small files: `vm.json` and one descriptor `<disk>.json` per disk. */
+  readonly files: Readonly<Record<string, string>>;
+  readonly disks: readonly ObjectId[];
+}
+
+export interface DiskRecord extends RecordBase {
+  readonly kind: 'disk';
+  /** `disk0`, `disk1`, ... */
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly blueprint: Blueprint;
+  readonly inSync: readonly ComponentId[];
+  readonly fence: Fence;
+}
+
+/** What stays of a deleted object until all its hosts know. */
+export interface Tombstone extends RecordBase {
+  readonly kind: 'tombstone';
+}
+
+export type ObjectRecord = NamespaceRecord | DiskRecord | Tombstone;
+
+export function components(blueprint: Blueprint): Component[] {
+  return blueprint.mirrors.flatMap((mirror) => mirror.stripes);
+}
+
+export function majority(voters: number): number {
+  return Math.floor(voters / 2) + 1;
+}

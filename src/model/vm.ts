@@ -1,0 +1,30 @@
+// What a VM is to its user: the specification that stands in `vm.json` of its namespace object.
+
+import type { StoragePolicy } from './policy.ts';
+
+/** `disk`: firmware boots from the first disk. Otherwise the name of a boot image that the hosts'
+ * configuration defines (kernel, initial RAM disk, command line). */
+export type Boot = string;
+
+export interface DiskSpec {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly policy: StoragePolicy;
+}
+
+export type RestartPriority = 'highest' | 'high' | 'medium' | 'low' | 'lowest';
+
+export interface VmSpec {
+  readonly name: string;
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly boot: Boot;
+  readonly disks: readonly DiskSpec[];
+  readonly protected: boolean;
+  readonly priority: RestartPriority;
+}
+
+/** What a VM's guest does on the host that answers for it. */
+export type GuestState = 'starting' | 'running' | 'paused' | 'stopping';
+
+export type PowerState = 'off' | GuestState | 'unknown';

@@ -1,0 +1,205 @@
+// Messages between this host and the others on one network: one-way messages, and requests with a
+// reply or a time-out. There is one instance per network. A host may also address itself: such a
+// message takes the same way without leaving the host, so that no room needs a special case.
+//
+// Delivery is at most once. A request whose session breaks fails at once with `unreachable`; whether
+// the other host carried it out is then unknown.
+
+import { asHoldfastError, type ErrorCode, errorCatalogue, HoldfastError } from '../model/errors.ts';
+import type { HostId } from '../model/ids.ts';
+import type { JsonValue } from '../model/json.ts';
+import type { Clock, Timer } from '../ports/clock.ts';
+import type { Log } from '../ports/log.ts';
+import type { Transport } from '../ports/transport.ts';
+import { decodeFrame, encodeFrame, type Frame, noPayload } from './frame.ts';
+
+export type Done = (error: HoldfastError | null, body: JsonValue, payload: Uint8Array) => void;
+
+/** Answers a request: exactly once, now or later. A handler of one-way messages ignores it. */
+export interface Reply {
+  ok(body: JsonValue, payload?: Uint8Array): void;
+  fail(error: HoldfastError): void;
+}
+
+/** `body` has the shape that the sender of this type gives it; a throw is answered as a failure. */
+export type Handler = (from: HostId, body: JsonValue, payload: Uint8Array, reply: Reply) => void;
+
+export interface Peer {
+  readonly self: HostId;
+  /** Whether a session with the host stands; always true for this host itself. */
+  isConnected(host: HostId): boolean;
+  /** All hosts with a session, this one included. */
+  connected(): HostId[];
+  send(to: HostId, type: string, body: JsonValue, payload?: Uint8Array): void;
+  request(
+    to: HostId,
+    type: string,
+    body: JsonValue,
+    payload: Uint8Array,
+    timeoutMs: number,
+    done: Done,
+  ): void;
+  /** `request` for code that awaits. */
+  ask(to: HostId, type: string, body: JsonValue, timeoutMs: number): Promise<JsonValue>;
+  /** Sets the only handler of a message type. */
+  on(type: string, handler: Handler): void;
+  onSession(listener: (host: HostId, up: boolean) => void): void;
+}
+
+interface Pending {
+  readonly to: HostId;
+  readonly type: string;
+  readonly done: Done;
+  readonly timer: Timer;
+}
+
+export function createPeer(options: {
+  readonly self: HostId;
+  readonly network: string;
+  readonly transport: Transport;
+  readonly clock: Clock;
+  readonly log: Log;
+}): Peer & { start(): void; stop(): Promise<void> } {
+  const { self, transport, clock, log } = options;
+  const handlers = new Map<string, Handler>();
+  const listeners: ((host: HostId, up: boolean) => void)[] = [];
+  const sessions = new Set<HostId>();
+  const pending = new Map<number, Pending>();
+  let nextRequestId = 1;
+  let stopped = false;
+
+  function transmit(to: HostId, frame: Frame): boolean {
+    if (stopped) return false;
+    if (to === self) {
+      clock.defer(() => {
+        if (!stopped) receive(self, frame);
+      });
+      return true;
+    }
+    return transport.send(to, encodeFrame(frame));
+  }
+
+  function settle(requestId: number, error: HoldfastError | null, body: JsonValue, payload: Uint8Array) {
+    const request = pending.get(requestId);
+    if (request === undefined) return; // timed out before
+    pending.delete(requestId);
+    request.timer.cancel();
+    request.done(error, body, payload);
+  }
+
+  function receive(from: HostId, frame: Frame): void {
+    if (frame.kind === 'reply' || frame.kind === 'failure') {
+      if (pending.get(frame.requestId)?.to !== from) return;
+      const error = frame.kind === 'failure' ? decodeError(frame.body) : null;
+      settle(frame.requestId, error, frame.body, frame.payload);
+      return;
+    }
+    const reply = replyTo(from, frame);
+    const handler = handlers.get(frame.type);
+    if (handler === undefined) {
+      reply.fail(new HoldfastError('bad-request', `${self} knows no message "${frame.type}"`));
+      return;
+    }
+    try {
+      handler(from, frame.body, frame.payload, reply);
+    } catch (error) {
+      log.error(`${frame.type} from ${from} failed: ${String(error)}`, { network: options.network });
+      reply.fail(asHoldfastError(error, 'bad-request'));
+    }
+  }
+
+  function replyTo(to: HostId, request: Frame): Reply {
+    let answered = request.kind === 'oneWay';
+    const answer = (kind: 'reply' | 'failure', body: JsonValue, payload: Uint8Array) => {
+      if (answered) return;
+      answered = true;
+      transmit(to, { kind, requestId: request.requestId, type: request.type, body, payload });
+    };
+    return {
+      ok: (body, payload = noPayload) => answer('reply', body, payload),
+      fail: (error) => answer('failure', { code: error.code, message: error.message }, noPayload),
+    };
+  }
+
+  const peer: Peer = {
+    self,
+    isConnected: (host) => host === self || sessions.has(host),
+    connected: () => [self, ...sessions],
+    send(to, type, body, payload = noPayload) {
+      transmit(to, { kind: 'oneWay', requestId: 0, type, body, payload });
+    },
+    request(to, type, body, payload, timeoutMs, done) {
+      const requestId = nextRequestId;
+      nextRequestId = (nextRequestId % 0xffffffff) + 1;
+      const timer = clock.after(timeoutMs, () =>
+        settle(
+          requestId,
+          new HoldfastError('timeout', `${to} did not answer "${type}" within ${timeoutMs} ms`),
+          null,
+          noPayload,
+        ),
+      );
+      pending.set(requestId, { to, type, done, timer });
+      if (!transmit(to, { kind: 'request', requestId, type, body, payload })) {
+        clock.defer(() => settle(requestId, unreachable(to, options.network), null, noPayload));
+      }
+    },
+    ask: (to, type, body, timeoutMs) =>
+      new Promise((resolve, reject) => {
+        peer.request(to, type, body, noPayload, timeoutMs, (error, answer) =>
+          error === null ? resolve(answer) : reject(error),
+        );
+      }),
+    on(type, handler) {
+      if (handlers.has(type)) throw new Error(`message "${type}" has a handler already`);
+      handlers.set(type, handler);
+    },
+    onSession: (listener) => void listeners.push(listener),
+  };
+
+  return Object.assign(peer, {
+    start() {
+      transport.start({
+        up(host) {
+          sessions.add(host);
+          for (const listener of listeners) listener(host, true);
+        },
+        down(host) {
+          sessions.delete(host);
+          for (const [requestId, request] of [...pending]) {
+            if (request.to === host) {
+              settle(requestId, unreachable(host, options.network), null, noPayload);
+            }
+          }
+          for (const listener of listeners) listener(host, false);
+        },
+        frame(from, bytes) {
+          let frame: Frame;
+          try {
+            frame = decodeFrame(bytes);
+          } catch (error) {
+            log.warn(`dropped a frame from ${from}: ${String(error)}`, { network: options.network });
+            return;
+          }
+          receive(from, frame);
+        },
+      });
+    },
+    async stop() {
+      stopped = true;
+      for (const request of pending.values()) request.timer.cancel();
+      pending.clear();
+      await transport.stop();
+    },
+  });
+}
+
+function unreachable(host: HostId, network: string): HoldfastError {
+  return new HoldfastError('unreachable', `${host} can not be reached on the ${network} network`);
+}
+
+function decodeError(body: JsonValue): HoldfastError {
+  const { code, message } = body as { code: string; message: string };
+  const known: ErrorCode = code in errorCatalogue ? (code as ErrorCode) : 'bad-request';
+  return new HoldfastError(known, message);
+}

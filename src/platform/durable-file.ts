@@ -1,0 +1,39 @@
+// Small files that must be whole: written beside the target, made durable, then renamed over it.
+// After a crash at any moment there is the old content or the new one, never a part.
+
+import { open, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+
+/** Makes durable which names a folder holds. */
+export async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+/** Replaces the file's content atomically and durably. One writer per file at a time. */
+export async function writeFileDurably(
+  path: string,
+  content: string | Uint8Array,
+  mode = 0o600,
+): Promise<void> {
+  const draft = join(dirname(path), `.${basename(path)}.new`);
+  await rm(draft, { force: true }); // of a writer that was killed; its mode may be another one
+  try {
+    const file = await open(draft, 'wx', mode);
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(draft, path);
+  } catch (error) {
+    await rm(draft, { force: true });
+    throw error;
+  }
+  await syncFolder(dirname(path));
+}

@@ -1,0 +1,62 @@
+// At most one daemon uses a store. The lock is the kernel's flock(2) on a file in the store: it ends
+// with the process however that ends, so nothing stale can block a restart, and it holds between
+// containers and network namespaces, where a pid file, a TCP port or an abstract socket does not.
+//
+// Node has no flock. But a flock belongs to the open file, not to the process that asked for it: the
+// `flock` program of util-linux takes it on a descriptor that it inherits from us, and when that
+// program is gone the lock stays with our descriptor. Node opens files close-on-exec, so no other
+// child of the daemon (a guard lives on after us) ever has it.
+
+import { spawn } from 'node:child_process';
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { HoldfastError } from '../model/errors.ts';
+
+export interface StoreLock {
+  release(): void;
+}
+
+/** Takes the lock or rejects with `conflict`, naming the process that has it. */
+export async function lockStore(path: string): Promise<StoreLock> {
+  const descriptor = openSync(path, 'a+', 0o600);
+  try {
+    await flock(descriptor, path);
+    // For people only; the lock is what counts.
+    ftruncateSync(descriptor, 0);
+    writeSync(descriptor, `${process.pid}\n`);
+  } catch (error) {
+    closeSync(descriptor);
+    throw error;
+  }
+  let held = true;
+  return {
+    release() {
+      if (held) closeSync(descriptor);
+      held = false;
+    },
+  };
+}
+
+function flock(descriptor: number, path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('flock', ['--exclusive', '--nonblock', '3'], {
+      stdio: ['ignore', 'ignore', 'pipe', descriptor],
+    });
+    let said = '';
+    child.stderr?.on('data', (bytes) => {
+      said += String(bytes);
+    });
+    child.on('error', (cause) => {
+      const why = `${path} can not be locked: the program "flock" (package util-linux) is missing`;
+      reject(new HoldfastError('disk-error', why, { cause }));
+    });
+    child.on('close', (code) => {
+      if (code === 0) return resolve();
+      if (code !== 1) {
+        return reject(new HoldfastError('disk-error', `${path} can not be locked: ${said.trim()}`));
+      }
+      const pid = readFileSync(path, 'utf8').trim();
+      const owner = pid === '' ? 'another daemon' : `another daemon, process ${pid}`;
+      reject(new HoldfastError('conflict', `The store of ${path} is in use by ${owner}`));
+    });
+  });
+}

@@ -1,0 +1,63 @@
+// The guests of one machine, each a process under its own guard. The guard outlives the daemon and
+// pauses the guest when the deadline passes that the daemon last set; only `resume` undoes that.
+
+import type { Epoch, VmId } from '../model/ids.ts';
+
+export interface GuestLaunch {
+  readonly vm: VmId;
+  readonly name: string;
+  readonly epoch: Epoch;
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  /** `disk`, or the name of a boot image of this host's configuration. */
+  readonly boot: string;
+  /** NBD sockets in the order in which the guest sees its disks. */
+  readonly disks: readonly { readonly name: string; readonly socket: string }[];
+  /** Until when the guest may run, by the host's `Clock.now()`. */
+  readonly deadlineMs: number;
+}
+
+export type GuestEvent =
+  /** The process ended; `clean` if the guest switched itself off. */
+  | { readonly type: 'exited'; readonly clean: boolean; readonly detail: string }
+  | { readonly type: 'panicked' }
+  /** The guest itself asked for a reset or was reset. */
+  | { readonly type: 'reset' }
+  /** A line on the heartbeat port. */
+  | { readonly type: 'heartbeat'; readonly line: string }
+  /** The guard paused it because the deadline passed. */
+  | { readonly type: 'paused' }
+  /** The guest reported an I/O error of a disk and was stopped by the virtual machine monitor. */
+  | { readonly type: 'ioError'; readonly disk: string; readonly detail: string };
+
+export interface Guest {
+  readonly vm: VmId;
+  readonly name: string;
+  readonly epoch: Epoch;
+  readonly state: 'running' | 'paused' | 'exited';
+  /** Sets a later deadline; never resumes a paused guest. */
+  extend(deadlineMs: number): void;
+  /** Stops the guest's processors at once (SIGSTOP); resolves when they stand. */
+  pause(): Promise<void>;
+  /** Lets a paused guest go on until the deadline. */
+  resume(deadlineMs: number): Promise<void>;
+  /** Asks the guest to switch itself off (ACPI). */
+  powerDown(): Promise<void>;
+  /** Resets the guest as its reset button would. */
+  reset(): Promise<void>;
+  /** Ends the guest; resolves when no process of it is left, paused or not. */
+  kill(): Promise<void>;
+  handle(onEvent: (event: GuestEvent) => void): void;
+  /** Lets go of the guest without touching it: the daemon stops, the guard goes on. */
+  detach(): void;
+}
+
+export interface GuestDriver {
+  /** `kvm` or `tcg`; for people. */
+  readonly accelerator: string;
+  /** Starts a guest; rejects with `guest-failed` or `no-capacity`, and then leaves no process. */
+  start(launch: GuestLaunch): Promise<Guest>;
+  /** The guests that an earlier daemon left under their guards. */
+  recover(): Promise<Guest[]>;
+  capacity(): { readonly cpus: number; readonly memoryBytes: number };
+}

@@ -1,0 +1,20 @@
+// Everything that a host needs from outside, in one place.
+
+import type { Clock } from './clock.ts';
+import type { LocalDisk } from './disk.ts';
+import type { GuestDriver } from './guests.ts';
+import type { Log } from './log.ts';
+import type { Random } from './random.ts';
+import type { Streams } from './streams.ts';
+import type { Transport } from './transport.ts';
+
+export interface HostPorts {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly storageNetwork: Transport;
+  readonly haNetwork: Transport;
+  readonly disk: LocalDisk;
+  readonly streams: Streams;
+  readonly guests: GuestDriver;
+}

@@ -1,0 +1,306 @@
+// The guest driver for QEMU: starts guests under their guards, and finds those again that an earlier
+// daemon left behind. All it knows of a guest is in the guest's folder of the run directory and in
+// the guard itself, so a daemon can be replaced while its guests run.
+
+import { access, mkdir, readdir } from 'node:fs/promises';
+import { availableParallelism, totalmem } from 'node:os';
+import { join, resolve } from 'node:path';
+import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
+import { epoch, type VmId, vmId } from '../model/ids.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { Guest, GuestDriver, GuestLaunch } from '../ports/guests.ts';
+import type { Log } from '../ports/log.ts';
+import { probeAccelerator } from './accelerator.ts';
+import { type Accelerator, type BootImage, commandLine } from './command-line.ts';
+import { GuardClient, startGuard } from './guard-client.ts';
+import { QemuGuest } from './guest.ts';
+import { nobodyListens } from './line-socket.ts';
+import { endProcessesOf } from './processes.ts';
+import {
+  guestFailed,
+  isPlainWord,
+  type LaunchRecord,
+  type RunFiles,
+  readLaunch,
+  removeRunFiles,
+  runFiles,
+  socketPathProblem,
+  tailOf,
+  writeLaunch,
+} from './run-files.ts';
+
+export interface QemuDriverOptions {
+  /** One folder per guest is made in it; short, because it holds Unix sockets. */
+  readonly runDir: string;
+  /** The guard program. */
+  readonly guardPath: string;
+  /** Its `now()` must be CLOCK_BOOTTIME in ms, and never ahead of it: the guard compares with it. */
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly bootImages: Readonly<Record<string, BootImage>>;
+  /** Left out: KVM if something boots in it, else TCG. */
+  readonly accelerator?: Accelerator;
+  /** What guests may use of this machine; left out: all processors, and nine tenths of the memory. */
+  readonly capacity?: { readonly cpus?: number; readonly memoryBytes?: number };
+  readonly qemuPath?: string;
+}
+
+/** Until QEMU has answered for the first time; on a loaded machine its start takes seconds. */
+const startTimeoutMs = 30_000;
+const guardTimeoutMs = 10_000;
+
+export async function createQemuDriver(options: QemuDriverOptions): Promise<GuestDriver> {
+  const runDir = resolve(options.runDir);
+  const qemu = options.qemuPath ?? 'qemu-system-x86_64';
+  const log = options.log.child('qemu');
+  await mkdir(runDir, { recursive: true, mode: 0o700 });
+  let accelerator = options.accelerator;
+  if (accelerator === undefined) {
+    const kernel = Object.values(options.bootImages)[0]?.kernel ?? null;
+    const probe = await probeAccelerator({ qemu, kernel, clock: options.clock });
+    accelerator = probe.accelerator;
+    log.info(`guests run with ${accelerator}: ${probe.reason}`, { accelerator });
+  }
+  return new QemuDriver({ ...options, runDir, accelerator, qemuPath: qemu, log });
+}
+
+class QemuDriver implements GuestDriver {
+  readonly accelerator: Accelerator;
+  readonly #options: QemuDriverOptions & { readonly qemuPath: string };
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #guests = new Map<VmId, QemuGuest>();
+  readonly #starting = new Map<VmId, GuestLaunch>();
+
+  constructor(
+    options: QemuDriverOptions & { readonly qemuPath: string; readonly accelerator: Accelerator },
+  ) {
+    this.#options = options;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.accelerator = options.accelerator;
+  }
+
+  capacity(): { readonly cpus: number; readonly memoryBytes: number } {
+    return {
+      cpus: this.#options.capacity?.cpus ?? availableParallelism(),
+      memoryBytes: this.#options.capacity?.memoryBytes ?? Math.floor(totalmem() * 0.9),
+    };
+  }
+
+  async start(launch: GuestLaunch): Promise<Guest> {
+    const files = runFiles(this.#options.runDir, launch.vm);
+    const image = await this.#check(launch, files);
+    this.#starting.set(launch.vm, launch);
+    try {
+      await this.#clear(launch, files);
+      const record = await writeLaunch(files, launch);
+      return await this.#launch(launch, files, record, image);
+    } catch (error) {
+      throw asHoldfastError(error, 'guest-failed');
+    } finally {
+      this.#starting.delete(launch.vm);
+    }
+  }
+
+  async recover(): Promise<Guest[]> {
+    const entries = await readdir(this.#options.runDir);
+    const guests = await Promise.all(
+      entries
+        .filter((entry) => isPlainWord(entry) && !this.#isHere(vmId(entry)))
+        .map((entry) => this.#recover(vmId(entry))),
+    );
+    return guests.filter((guest) => guest !== null);
+  }
+
+  #isHere(vm: VmId): boolean {
+    return this.#starting.has(vm) || this.#guests.has(vm);
+  }
+
+  /** Refuses what can not be started, before anything is made. */
+  async #check(launch: GuestLaunch, files: RunFiles): Promise<BootImage | null> {
+    const refuse = (reason: string): HoldfastError =>
+      guestFailed(`VM ${launch.name} can not be started: ${reason}`);
+    if (!isPlainWord(launch.vm) || !isPlainWord(launch.name))
+      throw refuse('its name is not a word');
+    const sockets = [files.guardSocket, files.qmpSocket, files.heartbeatSocket];
+    for (const path of [...sockets, ...launch.disks.map((disk) => disk.socket)]) {
+      const problem = socketPathProblem(path);
+      if (problem !== null) throw refuse(problem);
+    }
+    const known = this.#guests.get(launch.vm);
+    if (this.#starting.has(launch.vm) || (known !== undefined && known.state !== 'exited')) {
+      throw refuse('it is running on this host');
+    }
+    this.#checkMemory(launch);
+    const image = await this.#bootImage(launch, refuse);
+    if (launch.deadlineMs <= this.#clock.now()) throw refuse('its deadline has passed');
+    return image;
+  }
+
+  #checkMemory(launch: GuestLaunch): void {
+    const running = [...this.#guests.values()].filter((guest) => guest.state !== 'exited');
+    const others = [...running, ...this.#starting.values()];
+    const used = others.reduce((sum, guest) => sum + guest.memoryBytes, 0);
+    const free = this.capacity().memoryBytes - used;
+    if (launch.memoryBytes <= free) return;
+    const mebibytes = (bytes: number): string => `${Math.floor(bytes / 2 ** 20)} MiB`;
+    throw new HoldfastError(
+      'no-capacity',
+      `VM ${launch.name} needs ${mebibytes(launch.memoryBytes)} of memory, this host has ` +
+        `${mebibytes(Math.max(0, free))} free`,
+    );
+  }
+
+  async #bootImage(
+    launch: GuestLaunch,
+    refuse: (reason: string) => HoldfastError,
+  ): Promise<BootImage | null> {
+    if (launch.boot === 'disk') return null;
+    const image = this.#options.bootImages[launch.boot];
+    if (image === undefined) {
+      const known = Object.keys(this.#options.bootImages).join(', ') || 'none';
+      throw refuse(`this host has no boot image ${launch.boot} (it has: ${known})`);
+    }
+    for (const path of [image.kernel, image.initrd]) {
+      if (path === undefined) continue;
+      await access(path).catch((error: Error) => {
+        throw refuse(`boot image ${launch.boot}: ${error.message}`);
+      });
+    }
+    return image;
+  }
+
+  /** Clears away what an earlier guest of the VM has left: only if it has ended. */
+  async #clear(launch: GuestLaunch, files: RunFiles): Promise<void> {
+    await this.#guests.get(launch.vm)?.kill();
+    let guard: GuardClient;
+    try {
+      guard = await this.#connectGuard(files);
+    } catch (error) {
+      if (!nobodyListens(error)) throw error;
+      if (!(await endProcessesOf(files, this.#clock))) {
+        throw guestFailed(`VM ${launch.name}: processes of an earlier start do not end`);
+      }
+      await removeRunFiles(files);
+      return;
+    }
+    try {
+      const { state } = await guard.status();
+      if (state !== 'exited')
+        throw guestFailed(`VM ${launch.name} is ${state} on this host already`);
+      await guard.release();
+    } finally {
+      guard.close();
+    }
+  }
+
+  #connectGuard(files: RunFiles): Promise<GuardClient> {
+    const options = { clock: this.#clock, timeoutMs: guardTimeoutMs };
+    const nothing = { pausedByDeadline() {}, exited() {}, closed() {} };
+    return GuardClient.connect(files.guardSocket, options, nothing);
+  }
+
+  async #launch(
+    launch: GuestLaunch,
+    files: RunFiles,
+    record: LaunchRecord,
+    image: BootImage | null,
+  ): Promise<QemuGuest> {
+    const guest = this.#guestOf(launch, files, record);
+    let tooLong: HoldfastError | null = null;
+    const timer = this.#clock.after(startTimeoutMs, () => {
+      tooLong = guestFailed(`VM ${launch.name}: QEMU did not answer within ${startTimeoutMs} ms`);
+      void guest.kill().catch(() => {});
+    });
+    try {
+      await startGuard({
+        guardPath: this.#options.guardPath,
+        socket: files.guardSocket,
+        vm: launch.vm,
+        name: launch.name,
+        epoch: launch.epoch,
+        deadlineMs: launch.deadlineMs,
+        log: files.guestLog,
+        cwd: files.dir,
+        command: [this.#options.qemuPath, ...commandLine(launch, files, this.accelerator, image)],
+      }).ready;
+      const nowMs = this.#clock.now();
+      const status = await guest.connectGuard();
+      if (nowMs >= status.nowMs + 1) {
+        throw guestFailed(`this host's clock is ${nowMs - status.nowMs} ms ahead of the guard's`);
+      }
+      await guest.contact();
+    } catch (error) {
+      await this.#undo(guest, files);
+      throw await this.#startError(launch, files, record, tooLong ?? error);
+    } finally {
+      timer.cancel();
+    }
+    this.#guests.set(launch.vm, guest);
+    return guest;
+  }
+
+  /** Leaves no process and no socket of a start that failed. */
+  async #undo(guest: QemuGuest, files: RunFiles): Promise<void> {
+    await guest.kill().catch((error: unknown) => {
+      this.#log.error('a guest whose start failed can not be ended', { error: String(error) });
+    });
+    await removeRunFiles(files);
+  }
+
+  async #startError(
+    launch: GuestLaunch,
+    files: RunFiles,
+    record: LaunchRecord,
+    error: unknown,
+  ): Promise<HoldfastError> {
+    const said = await tailOf(files.guestLog, record.logOffset);
+    if (/cannot (allocate|set up guest) memory/i.test(said)) {
+      return new HoldfastError('no-capacity', `VM ${launch.name}: ${said}`, { cause: error });
+    }
+    return asHoldfastError(error, 'guest-failed');
+  }
+
+  #guestOf(
+    identity: Pick<GuestLaunch, 'vm' | 'name' | 'epoch'>,
+    files: RunFiles,
+    launch: Pick<LaunchRecord, 'disks' | 'memoryBytes' | 'logOffset'>,
+  ): QemuGuest {
+    return new QemuGuest(identity, {
+      files,
+      clock: this.#clock,
+      log: this.#log,
+      launch,
+      gone: (guest) => {
+        if (this.#guests.get(guest.vm) === guest) this.#guests.delete(guest.vm);
+      },
+    });
+  }
+
+  async #recover(vm: VmId): Promise<Guest | null> {
+    const files = runFiles(this.#options.runDir, vm);
+    const record = await readLaunch(files);
+    let probe: GuardClient | null = null;
+    try {
+      probe = await this.#connectGuard(files);
+      const { name, epoch: number } = await probe.status();
+      // The guard itself says who its guest is; the file only adds what a guard does not know.
+      const launch = record ?? { disks: [], memoryBytes: 0, logOffset: 0 };
+      const guest = this.#guestOf({ vm, name, epoch: epoch(number) }, files, launch);
+      await guest.connectGuard();
+      this.#guests.set(vm, guest);
+      return guest;
+    } catch (error) {
+      if (record === null && nobodyListens(error)) return null;
+      if (!nobodyListens(error) && !isError(error, 'timeout')) throw error;
+      // A guard that does not answer does not guard: its guest must not go on.
+      this.#log.warn('a guest without its guard is cleared away', { vm, error: String(error) });
+      if (await endProcessesOf(files, this.#clock)) await removeRunFiles(files);
+      else this.#log.error('the processes of a guest do not end', { vm, dir: join(files.dir) });
+      return null;
+    } finally {
+      probe?.close();
+    }
+  }
+}

@@ -1,0 +1,33 @@
+// How a guest ended, in words: whether it switched itself off, or QEMU broke, or somebody ended it.
+// HA starts again what did not end cleanly, so "clean" needs evidence: QEMU leaves with status 0 also
+// when somebody asks it to with SIGTERM, as a machine does that shuts down.
+
+import type { GuestEvent } from '../ports/guests.ts';
+import type { GuestExit } from './guard-client.ts';
+import { type RunFiles, tailOf } from './run-files.ts';
+
+type Exited = Extract<GuestEvent, { readonly type: 'exited' }>;
+
+/** Reads the log from `logOffset` on, where this start of the guest began. */
+export async function exitEvent(
+  exit: GuestExit | null,
+  shutdownReason: string | null,
+  files: RunFiles,
+  logOffset: number,
+): Promise<Exited> {
+  const unclean = (detail: string): Exited => ({ type: 'exited', clean: false, detail });
+  if (exit === null) return unclean('its guard is gone, and it with it');
+  if ('signal' in exit) return unclean(`QEMU was ended by signal ${exit.signal}`);
+  const said = await tailOf(files.guestLog, logOffset);
+  const log = `(log: ${files.guestLog})`;
+  if (exit.code !== 0) {
+    return unclean(`QEMU ended with status ${exit.code}: ${said || 'it said nothing'} ${log}`);
+  }
+  // Without QMP's word, because no daemon listened at that moment, the log tells a signal.
+  const clean =
+    shutdownReason === null
+      ? !said.includes('terminating on signal')
+      : shutdownReason === 'guest-shutdown';
+  if (!clean) return unclean(`QEMU was asked to end: ${shutdownReason ?? said} ${log}`);
+  return { type: 'exited', clean, detail: 'the guest switched itself off' };
+}

@@ -1,0 +1,364 @@
+// One guest as the daemon holds it: three connections to something that lives on without us. The
+// guard says whether it may run and how it ended, QMP what the virtual machine monitor knows, and the
+// heartbeat port what the guest itself reports. Each connection may break and is sought again; only
+// the guard's word decides `state`.
+//
+// QMP is silent while the guest is paused (QEMU itself is stopped), so nothing here waits for it then.
+
+import { HoldfastError, isError } from '../model/errors.ts';
+import type { Epoch, VmId } from '../model/ids.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { Guest, GuestEvent } from '../ports/guests.ts';
+import type { Log } from '../ports/log.ts';
+import { exitEvent } from './exit.ts';
+import { GuardClient, type GuardStatus, type GuestExit } from './guard-client.ts';
+import { HeartbeatReader } from './heartbeat.ts';
+import { nobodyListens } from './line-socket.ts';
+import { endProcessesOf } from './processes.ts';
+import { QmpClient, type QmpObject } from './qmp.ts';
+import { guestFailed, type LaunchRecord, type RunFiles, removeRunFiles } from './run-files.ts';
+
+export interface GuestContext {
+  readonly files: RunFiles;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly launch: Pick<LaunchRecord, 'disks' | 'memoryBytes' | 'logOffset'>;
+  /** The guest has been killed or detached: it is no longer the driver's. */
+  gone(guest: QemuGuest): void;
+}
+
+/** A guard answers in microseconds; one that does not within this time is stopped or starved. */
+const guardTimeoutMs = 10_000;
+const retryMs = 250;
+/** How long QMP's last words may take to arrive after the guard has said that QEMU is gone. */
+const lastWordsMs = 1000;
+
+export class QemuGuest implements Guest {
+  readonly vm: VmId;
+  readonly name: string;
+  readonly epoch: Epoch;
+  readonly #context: GuestContext;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #heartbeat: HeartbeatReader;
+  #state: Guest['state'] = 'running';
+  #guard: GuardClient | null = null;
+  #qmp: QmpClient | null = null;
+  #seeksQmp = false;
+  #qmpClosed: (() => void) | null = null;
+  /** Killed or detached: no more events, nothing is sought again. */
+  #over = false;
+  #killing: Promise<void> | null = null;
+  #handler: ((event: GuestEvent) => void) | null = null;
+  readonly #queue: GuestEvent[] = [];
+  #delivering = false;
+  /** Told already; QEMU and we repeat both, for each request and after each reconnect. */
+  #panicked = false;
+  #stoppedByError = false;
+  #shutdownReason: string | null = null;
+  readonly #contact: Promise<void>;
+  #contactMade: () => void = () => {};
+  #contactFailed: (error: HoldfastError) => void = () => {};
+
+  constructor(
+    identity: { readonly vm: VmId; readonly name: string; readonly epoch: Epoch },
+    context: GuestContext,
+  ) {
+    this.vm = identity.vm;
+    this.name = identity.name;
+    this.epoch = identity.epoch;
+    this.#context = context;
+    this.#clock = context.clock;
+    this.#log = context.log;
+    this.#heartbeat = new HeartbeatReader({
+      path: context.files.heartbeatSocket,
+      clock: context.clock,
+      log: context.log,
+      onLine: (line) => this.#emit({ type: 'heartbeat', line }),
+    });
+    this.#contact = new Promise((resolve, reject) => {
+      this.#contactMade = resolve;
+      this.#contactFailed = reject;
+    });
+    this.#contact.catch(() => {});
+  }
+
+  get state(): Guest['state'] {
+    return this.#state;
+  }
+
+  get memoryBytes(): number {
+    return this.#context.launch.memoryBytes;
+  }
+
+  /** Connects to the guard and takes over what it says; rejects as `LineSocket.connect` does. */
+  async connectGuard(): Promise<GuardStatus> {
+    const options = { clock: this.#clock, timeoutMs: guardTimeoutMs };
+    let connected: GuardClient | null = null;
+    const guard = await GuardClient.connect(this.#context.files.guardSocket, options, {
+      pausedByDeadline: () => this.#onPaused(),
+      exited: (exit) => this.#onExit(exit),
+      closed: () => this.#onGuardClosed(connected),
+    });
+    connected = guard;
+    let status: GuardStatus;
+    try {
+      status = await guard.status();
+    } catch (error) {
+      guard.close();
+      throw error;
+    }
+    if (this.#over) guard.close();
+    this.#guard = guard;
+    if (status.state === 'exited' && status.exit !== null) this.#onExit(status.exit);
+    else if (status.state === 'running') this.#state = 'running';
+    else if (status.pause === 'deadline') this.#onPaused();
+    else if (status.pause === 'command') this.#state = 'paused';
+    void this.#seekQmp();
+    return status;
+  }
+
+  /** Resolves when QEMU has answered or the guest has been paused; rejects when it ended before. */
+  contact(): Promise<void> {
+    return this.#contact;
+  }
+
+  extend(deadlineMs: number): void {
+    this.#guard?.extend(deadlineMs).then(
+      (state) => {
+        if (state === 'paused' && this.#state === 'running') this.#onPaused();
+      },
+      (error: unknown) =>
+        this.#log.debug('the deadline was not extended', { error: String(error) }),
+    );
+  }
+
+  async pause(): Promise<void> {
+    if (this.#state === 'exited') return;
+    await this.#needGuard().pause();
+    if (this.state !== 'exited') this.#state = 'paused';
+  }
+
+  async resume(deadlineMs: number): Promise<void> {
+    await this.#needGuard().resume(deadlineMs);
+    if (this.#state !== 'exited') this.#state = 'running';
+    void this.#seekQmp();
+    if (this.#stoppedByError && this.#qmp !== null) await this.#qmp.execute('cont');
+  }
+
+  async powerDown(): Promise<void> {
+    await this.#needQmp().execute('system_powerdown');
+  }
+
+  async reset(): Promise<void> {
+    const qmp = this.#needQmp();
+    await qmp.execute('system_reset');
+    const status = (await qmp.execute('query-status')) as QmpObject;
+    // After a panic or an I/O error QEMU resets the machine but leaves its processors stopped.
+    if (status['running'] !== true) await qmp.execute('cont');
+  }
+
+  kill(): Promise<void> {
+    this.#killing ??= this.#kill();
+    return this.#killing;
+  }
+
+  handle(onEvent: (event: GuestEvent) => void): void {
+    this.#handler = onEvent;
+    this.#deliver();
+    if (this.#state !== 'exited' && !this.#over) this.#heartbeat.start();
+  }
+
+  detach(): void {
+    this.#letGo();
+    this.#context.gone(this);
+  }
+
+  #letGo(): void {
+    this.#over = true;
+    this.#queue.length = 0;
+    this.#guard?.close();
+    this.#qmp?.close();
+    this.#heartbeat.stop();
+  }
+
+  async #kill(): Promise<void> {
+    this.#over = true;
+    this.#queue.length = 0;
+    try {
+      const guard = this.#needGuard();
+      await guard.kill();
+      await guard.release();
+    } catch (error) {
+      this.#log.info('the processes of the guest are ended without its guard', {
+        vm: this.name,
+        error: String(error),
+      });
+      if (!(await endProcessesOf(this.#context.files, this.#clock))) {
+        this.#killing = null;
+        throw new HoldfastError('timeout', `processes of VM ${this.name} do not end`);
+      }
+    }
+    this.#state = 'exited';
+    this.#contactFailed(guestFailed(`VM ${this.name} was killed`));
+    this.#letGo();
+    await removeRunFiles(this.#context.files);
+    this.#context.gone(this);
+  }
+
+  #needGuard(): GuardClient {
+    if (this.#guard !== null) return this.#guard;
+    throw new HoldfastError(
+      'unreachable',
+      `there is no connection to the guard of VM ${this.name}`,
+    );
+  }
+
+  #needQmp(): QmpClient {
+    if (this.#state !== 'running') {
+      throw new HoldfastError('not-running', `VM ${this.name} is ${this.#state}`);
+    }
+    if (this.#qmp !== null) return this.#qmp;
+    throw new HoldfastError('unreachable', `QEMU of VM ${this.name} does not answer`);
+  }
+
+  #emit(event: GuestEvent): void {
+    if (this.#over) return;
+    this.#queue.push(event);
+    this.#deliver();
+  }
+
+  /** Never inside of somebody's call, and always in order. */
+  #deliver(): void {
+    if (this.#handler === null || this.#delivering || this.#queue.length === 0) return;
+    this.#delivering = true;
+    this.#clock.defer(() => {
+      this.#delivering = false;
+      for (const event of this.#queue.splice(0)) {
+        if (!this.#over) this.#handler?.(event);
+      }
+    });
+  }
+
+  #onPaused(): void {
+    if (this.#state !== 'running') return;
+    this.#state = 'paused';
+    this.#contactMade();
+    this.#emit({ type: 'paused' });
+  }
+
+  /** Null: nobody knows how, because its guard is gone. */
+  #onExit(exit: GuestExit | null): void {
+    if (this.#state === 'exited') return;
+    this.#state = 'exited';
+    this.#heartbeat.stop();
+    void this.#concludeExit(exit);
+  }
+
+  /** QEMU's last words (SHUTDOWN and its reason) may still be in the socket. */
+  async #concludeExit(exit: GuestExit | null): Promise<void> {
+    if (this.#qmp !== null) {
+      await new Promise<void>((resolve) => {
+        const timer = this.#clock.after(lastWordsMs, resolve);
+        this.#qmpClosed = () => {
+          timer.cancel();
+          resolve();
+        };
+      });
+    }
+    const { files, launch } = this.#context;
+    const event = await exitEvent(exit, this.#shutdownReason, files, launch.logOffset);
+    this.#contactFailed(guestFailed(`VM ${this.name}: ${event.detail}`));
+    this.#emit(event);
+  }
+
+  #onGuardClosed(guard: GuardClient | null): void {
+    if (guard === null || this.#guard !== guard) return;
+    this.#guard = null;
+    if (!this.#over && this.#state !== 'exited') void this.#regainGuard();
+  }
+
+  /** The guard gave our place to another client, or it is dead and the guest with it. */
+  async #regainGuard(): Promise<void> {
+    while (!this.#over) {
+      try {
+        await this.connectGuard();
+        return;
+      } catch (error) {
+        if (nobodyListens(error)) break;
+        this.#log.error('the guard does not answer', { vm: this.name, error: String(error) });
+      }
+      await this.#wait(retryMs);
+    }
+    if (this.#over) return;
+    if (await endProcessesOf(this.#context.files, this.#clock)) this.#onExit(null);
+    else this.#log.error('the guard is gone and its guest does not end', { vm: this.name });
+  }
+
+  async #seekQmp(): Promise<void> {
+    if (this.#seeksQmp) return;
+    this.#seeksQmp = true;
+    while (!this.#over && this.#state === 'running' && this.#qmp === null) {
+      try {
+        await this.#connectQmp();
+      } catch (error) {
+        if (!nobodyListens(error)) {
+          this.#log.debug('QEMU does not answer', { vm: this.name, error: String(error) });
+        }
+        // A new QEMU takes a tenth of a second to listen.
+        await this.#wait(isError(error, 'unreachable') ? retryMs / 5 : retryMs);
+      }
+    }
+    this.#seeksQmp = false;
+  }
+
+  async #connectQmp(): Promise<void> {
+    const options = { clock: this.#clock, log: this.#log };
+    const qmp = await QmpClient.connect(this.#context.files.qmpSocket, options, {
+      event: (name, data) => this.#onQmpEvent(name, data),
+      closed: () => {
+        this.#qmp = null;
+        this.#qmpClosed?.();
+        void this.#wait(retryMs).then(() => this.#seekQmp());
+      },
+    });
+    if (this.#over) {
+      qmp.close();
+      return;
+    }
+    this.#qmp = qmp;
+    this.#contactMade();
+    // What happened while nobody listened.
+    const status = (await qmp.execute('query-status')) as QmpObject;
+    if (status['status'] === 'guest-panicked') this.#onQmpEvent('GUEST_PANICKED', {});
+    if (status['status'] === 'io-error') this.#onQmpEvent('BLOCK_IO_ERROR', {});
+  }
+
+  #onQmpEvent(name: string, data: QmpObject): void {
+    if (name === 'SHUTDOWN') {
+      this.#shutdownReason = String(data['reason']);
+    } else if (name === 'RESET') {
+      this.#panicked = false;
+      this.#emit({ type: 'reset' });
+    } else if (name === 'RESUME') {
+      this.#stoppedByError = false;
+    } else if (name === 'GUEST_PANICKED' && !this.#panicked) {
+      this.#panicked = true;
+      this.#emit({ type: 'panicked' });
+    } else if (name === 'BLOCK_IO_ERROR' && !this.#stoppedByError) {
+      this.#stoppedByError = true;
+      const index = Number(/^disk(\d+)$/.exec(String(data['node-name']))?.[1] ?? 'NaN');
+      this.#emit({
+        type: 'ioError',
+        disk: this.#context.launch.disks[index] ?? 'unknown',
+        detail: String(data['reason'] ?? 'an I/O error'),
+      });
+    }
+  }
+
+  #wait(delayMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#clock.after(delayMs, resolve);
+    });
+  }
+}

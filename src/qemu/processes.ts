@@ -1,0 +1,50 @@
+// The last resort: finding and ending the processes of a guest through /proc, for when its guard is
+// gone or does not answer. A guest dies with its guard, but it takes a moment to die, and `kill` and
+// `recover` promise that nothing of it is left.
+
+import { readdir, readFile } from 'node:fs/promises';
+import type { Clock } from '../ports/clock.ts';
+import { qmpChardev } from './command-line.ts';
+import type { RunFiles } from './run-files.ts';
+
+/** The arguments of a process; none of one that is gone, or only waits to be reaped. */
+async function argumentsOf(pid: string): Promise<string[]> {
+  const read = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');
+  let argv = await read(`/proc/${pid}/cmdline`);
+  if (argv !== '') return argv.split('\0');
+  // The first thread of a dying process may be gone while others still run.
+  const threads = await readdir(`/proc/${pid}/task`).catch(() => []);
+  for (const thread of threads.length > 1 ? threads : []) {
+    argv ||= await read(`/proc/${pid}/task/${thread}/cmdline`);
+  }
+  return argv.split('\0');
+}
+
+/** The guard and the guest both carry the guest's QMP argument, and nothing else does. */
+export async function processesOf(files: RunFiles): Promise<number[]> {
+  const mark = qmpChardev(files);
+  const found: number[] = [];
+  for (const entry of await readdir('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    if ((await argumentsOf(entry)).includes(mark)) found.push(Number(entry));
+  }
+  return found;
+}
+
+/** Ends the guest and its guard, whatever state they are in; false if some are left after a while. */
+export async function endProcessesOf(files: RunFiles, clock: Clock): Promise<boolean> {
+  const giveUpAtMs = clock.now() + 10_000;
+  for (;;) {
+    const pids = await processesOf(files);
+    if (pids.length === 0) return true;
+    if (clock.now() > giveUpAtMs) return false;
+    for (const pid of pids) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It has ended meanwhile.
+      }
+    }
+    await new Promise<void>((resolve) => clock.after(20, resolve));
+  }
+}

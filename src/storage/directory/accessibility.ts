@@ -1,0 +1,81 @@
+// Which objects and VMs this host can use now: a majority of the object's voters and an in-sync copy
+// of every stripe within reach. Answered from the directory and the heartbeats, so it informs; the
+// registers and the components decide.
+
+import type { HostId, StoreId } from '../../model/ids.ts';
+import { components, type DiskRecord, majority, type ObjectRecord } from '../../model/record.ts';
+import type { Accessibility } from '../api.ts';
+import type { Directory } from './directory.ts';
+
+/** The host answers, and its store is the named one and works. */
+export type StoreReachable = (host: HostId, store: StoreId) => boolean;
+
+export function objectAccessibility(record: ObjectRecord, reachable: StoreReachable): Accessibility {
+  const missing = record.voters.filter((voter) => !reachable(voter.host, voter.store));
+  const needed = majority(record.voters.length);
+  const there = record.voters.length - missing.length;
+  const name = record.kind === 'disk' ? `disk object ${record.name}` : `${record.kind} object`;
+  if (there < needed) {
+    const hosts = missing.map((voter) => voter.host);
+    return {
+      accessible: false,
+      object: record.id,
+      hosts,
+      text: `${name} has ${there} of the ${needed} voters that it needs; missing: ${hosts.join(', ')}`,
+    };
+  }
+  return record.kind === 'disk' ? everyStripe(record, reachable) : { accessible: true };
+}
+
+function everyStripe(record: DiskRecord, reachable: StoreReachable): Accessibility {
+  const inSync = new Set(record.inSync);
+  const stripes = record.blueprint.mirrors[0]?.stripes.length ?? 0;
+  for (let stripe = 0; stripe < stripes; stripe += 1) {
+    const copies = record.blueprint.mirrors
+      .flatMap((mirror) => mirror.stripes[stripe] ?? [])
+      .filter((component) => inSync.has(component.id));
+    if (copies.some((component) => reachable(component.host, component.store))) continue;
+    const hosts = copies.map((component) => component.host);
+    return {
+      accessible: false,
+      object: record.id,
+      hosts,
+      text: `disk object ${record.name} has no in-sync copy within reach; they are on ${hosts.join(', ')}`,
+    };
+  }
+  return { accessible: true };
+}
+
+/** All objects of the VM, its namespace object first. */
+export function vmAccessibility(
+  directory: Directory,
+  record: ObjectRecord & { readonly kind: 'namespace' },
+  reachable: StoreReachable,
+): Accessibility {
+  const namespace = objectAccessibility(record, reachable);
+  if (!namespace.accessible) return namespace;
+  for (const object of record.disks) {
+    const disk = directory.get(object)?.record;
+    if (disk?.kind !== 'disk') {
+      return {
+        accessible: false,
+        object,
+        hosts: [],
+        text: `the record of disk object ${object} is not known here`,
+      };
+    }
+    const accessible = objectAccessibility(disk, reachable);
+    if (!accessible.accessible) return accessible;
+  }
+  return { accessible: true };
+}
+
+/** Hosts that hold an in-sync component of any of these disks. */
+export function dataHosts(disks: readonly DiskRecord[]): HostId[] {
+  const hosts = disks.flatMap((disk) =>
+    components(disk.blueprint)
+      .filter((component) => disk.inSync.includes(component.id))
+      .map((component) => component.host),
+  );
+  return [...new Set(hosts)];
+}

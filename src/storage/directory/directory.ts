@@ -1,0 +1,73 @@
+// The directory: the newest committed record of every object that this host has seen, in memory. It
+// may lag behind the registers, so it informs and never authorises. Two hosts whose digests are
+// equal hold the same records.
+
+import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
+import { crc32 } from '../../model/crc32.ts';
+import type { ObjectId, VmId } from '../../model/ids.ts';
+import type { DiskRecord, NamespaceRecord, ObjectRecord } from '../../model/record.ts';
+
+export interface DirectoryEntry {
+  readonly record: ObjectRecord;
+  readonly ballot: Ballot;
+}
+
+export interface Directory {
+  get(object: ObjectId): DirectoryEntry | null;
+  entries(): Iterable<DirectoryEntry>;
+  /** Takes a committed record if it is newer than the known one; true if so. */
+  update(entry: DirectoryEntry): boolean;
+  namespace(vm: VmId): NamespaceRecord | null;
+  namespaces(): NamespaceRecord[];
+  disk(object: ObjectId): DiskRecord | null;
+  isDeleted(object: ObjectId): boolean;
+  digest(): string;
+  /** Object and ballot of every entry. */
+  summary(): [ObjectId, Ballot][];
+  onChange(listener: (record: ObjectRecord, previous: ObjectRecord | null) => void): void;
+}
+
+const encoder = new TextEncoder();
+
+export function createDirectory(): Directory {
+  const entries = new Map<ObjectId, DirectoryEntry>();
+  const namespaceOf = new Map<VmId, ObjectId>();
+  const listeners: ((record: ObjectRecord, previous: ObjectRecord | null) => void)[] = [];
+  let digest = 0;
+
+  const fold = (entry: DirectoryEntry) =>
+    crc32(encoder.encode(`${entry.record.id} ${formatBallot(entry.ballot)}`));
+
+  function namespace(vm: VmId): NamespaceRecord | null {
+    const object = namespaceOf.get(vm);
+    const record = object === undefined ? undefined : entries.get(object)?.record;
+    return record?.kind === 'namespace' ? record : null;
+  }
+
+  return {
+    get: (object) => entries.get(object) ?? null,
+    entries: () => entries.values(),
+    update(entry) {
+      const { record } = entry;
+      const known = entries.get(record.id);
+      if (known !== undefined && compareBallots(entry.ballot, known.ballot) <= 0) return false;
+      if (known !== undefined) digest ^= fold(known);
+      digest ^= fold(entry);
+      entries.set(record.id, entry);
+      if (record.kind === 'namespace') namespaceOf.set(record.vm, record.id);
+      else if (namespaceOf.get(record.vm) === record.id) namespaceOf.delete(record.vm);
+      for (const listener of listeners) listener(record, known?.record ?? null);
+      return true;
+    },
+    namespace,
+    namespaces: () => [...namespaceOf.keys()].flatMap((vm) => namespace(vm) ?? []),
+    disk(object) {
+      const record = entries.get(object)?.record;
+      return record?.kind === 'disk' ? record : null;
+    },
+    isDeleted: (object) => entries.get(object)?.record.kind === 'tombstone',
+    digest: () => `${entries.size}.${digest >>> 0}`,
+    summary: () => [...entries].map(([object, { ballot }]) => [object, ballot]),
+    onChange: (listener) => void listeners.push(listener),
+  };
+}

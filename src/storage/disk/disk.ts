@@ -1,0 +1,489 @@
+// A disk opened by the holder of its VM's lock: the only writer. It opens by putting its fence into
+// the record and into every component, keeps the in-sync set true to what the components hold, and
+// brings absent copies back. The set changes only through the object's register, under the fence:
+// before a write is acknowledged without a copy, the record says that the copy does not count.
+
+import { HoldfastError } from '../../model/errors.ts';
+import type { Epoch, HostId, ObjectId } from '../../model/ids.ts';
+import type { Timings } from '../../model/limits.ts';
+import { compareFences, type DiskRecord, type Fence } from '../../model/record.ts';
+import type { Peer } from '../../peer/peer.ts';
+import type { Clock, Timer } from '../../ports/clock.ts';
+import type { Log } from '../../ports/log.ts';
+import type { BlockDevice } from './block-device.ts';
+import { Copy, type Trouble } from './copy.ts';
+import { segments } from './layout.ts';
+import { type Gate, Mirror } from './mirror.ts';
+
+/** Changes the disk's record; rejects if the change is refused or its outcome is not known. */
+export type ChangeDisk = (
+  object: ObjectId,
+  change: (record: DiskRecord) => DiskRecord,
+) => Promise<DiskRecord>;
+
+export interface DiskOptions {
+  readonly object: ObjectId;
+  readonly epoch: Epoch;
+  readonly guestRuns: boolean;
+  readonly onWritesLost: () => void;
+  /** Somebody else has opened the disk. */
+  readonly onFenced: () => void;
+  readonly onEvent: (type: 'copyLost' | 'copyRestored' | 'resync' | 'full', text: string) => void;
+  readonly gate: Gate;
+  readonly change: ChangeDisk;
+  /** Heard of lately: worth to be waited for. */
+  readonly isReachable: (host: HostId) => boolean;
+  readonly peer: Peer;
+  readonly clock: Clock;
+  readonly timings: Timings;
+  readonly log: Log;
+}
+
+export interface OpenDisk extends BlockDevice {
+  readonly object: ObjectId;
+  /** Components that are being brought up to date now, with the regions left. */
+  resyncing(): ReadonlyMap<string, number>;
+  /** Waits for what is in flight, if the lease lets it, and stops. */
+  close(): Promise<void>;
+}
+
+/** Rejects with `fenced`, `inaccessible`, or what the change of the record rejects with. */
+export async function openDisk(options: DiskOptions): Promise<OpenDisk> {
+  const disk = new Disk(options);
+  try {
+    await disk.open();
+  } catch (error) {
+    disk.abandon();
+    throw error;
+  }
+  return disk;
+}
+
+class Disk implements OpenDisk {
+  sizeBytes = 0;
+  readonly object: ObjectId;
+  private readonly options: DiskOptions;
+  private fence: Fence = { epoch: 0 as Epoch, open: 0 };
+  private stripeBytes = 1;
+  private mirrors: Mirror[] = [];
+  private changing = false;
+  private closed = false;
+  private inFlight = 0;
+  private whenIdle: (() => void)[] = [];
+  private timer: Timer | null = null;
+  /** Copies that the record counts and that are not yet equal to the one that is read. */
+  private readonly reconciling = new Set<Copy>();
+  private readonly syncs = new Map<string, number>();
+
+  constructor(options: DiskOptions) {
+    this.options = options;
+    this.object = options.object;
+  }
+
+  async open(): Promise<void> {
+    const { epoch, object } = this.options;
+    const record = await this.options.change(object, (current) => {
+      if (current.fence.epoch > epoch) throw fencedError(current);
+      const open = current.fence.epoch === epoch ? current.fence.open + 1 : 1;
+      return { ...current, fence: { epoch, open } };
+    });
+    this.fence = record.fence;
+    this.sizeBytes = record.sizeBytes;
+    this.stripeBytes = record.blueprint.stripeBytes;
+    this.mirrors = this.makeMirrors(record);
+    const taken = await Promise.all(this.mirrors.map((mirror) => this.takeAll(mirror)));
+    await this.dropFromRecord(taken.flatMap(({ unusable }) => unusable));
+    if (taken.some(({ writesLost }) => writesLost) && this.options.guestRuns) {
+      this.options.onWritesLost();
+    }
+    for (const mirror of this.mirrors) this.reconcile(mirror);
+    this.keep();
+  }
+
+  read(offset: number, length: number, done: (error: HoldfastError | null, bytes: Uint8Array) => void): void {
+    if (this.closed) return done(stopped(), new Uint8Array(0));
+    const pieces = segments(this.mirrors.length, this.stripeBytes, offset, length);
+    const first = pieces[0];
+    const ended = this.began();
+    if (pieces.length === 1 && first !== undefined) {
+      this.mirror(first.stripe).read(first.offset, length, (bytes) => {
+        ended();
+        done(null, bytes);
+      });
+      return;
+    }
+    const whole = new Uint8Array(length);
+    each(
+      pieces,
+      (piece, landed) =>
+        this.mirror(piece.stripe).read(piece.offset, piece.length, (bytes) => {
+          whole.set(bytes, piece.at);
+          landed();
+        }),
+      () => {
+        ended();
+        done(null, whole);
+      },
+    );
+  }
+
+  write(offset: number, bytes: Uint8Array, fua: boolean, done: (error: HoldfastError | null) => void): void {
+    if (this.closed) return done(stopped());
+    const ended = this.began();
+    each(
+      segments(this.mirrors.length, this.stripeBytes, offset, bytes.length),
+      (piece, landed) =>
+        this.mirror(piece.stripe).write(
+          piece.offset,
+          bytes.subarray(piece.at, piece.at + piece.length),
+          fua,
+          landed,
+        ),
+      () => {
+        ended();
+        done(null);
+      },
+    );
+  }
+
+  flush(done: (error: HoldfastError | null) => void): void {
+    if (this.closed) return done(stopped());
+    const ended = this.began();
+    each(
+      this.mirrors,
+      (mirror, landed) => mirror.flush(landed),
+      () => {
+        ended();
+        done(null);
+      },
+    );
+  }
+
+  resyncing(): ReadonlyMap<string, number> {
+    return this.syncs;
+  }
+
+  async close(): Promise<void> {
+    if (this.closed) return;
+    this.closed = true;
+    this.timer?.cancel();
+    if (this.inFlight > 0 && this.options.gate.isOpen()) {
+      await new Promise<void>((resolve) => {
+        const limit = this.options.clock.after(this.options.timings.componentTimeoutMs, resolve);
+        this.whenIdle.push(() => {
+          limit.cancel();
+          resolve();
+        });
+      });
+    }
+    this.abandon();
+  }
+
+  abandon(): void {
+    this.closed = true;
+    this.timer?.cancel();
+    for (const copy of this.copies()) copy.end();
+  }
+
+  private copies(): Copy[] {
+    return this.mirrors.flatMap((mirror) => mirror.copies);
+  }
+
+  private mirror(stripe: number): Mirror {
+    const mirror = this.mirrors[stripe];
+    if (mirror === undefined) throw new Error(`disk ${this.object} has no stripe ${stripe}`);
+    return mirror;
+  }
+
+  private began(): () => void {
+    this.inFlight += 1;
+    return () => {
+      this.inFlight -= 1;
+      if (this.inFlight > 0) return;
+      const waiting = this.whenIdle;
+      this.whenIdle = [];
+      for (const resume of waiting) resume();
+    };
+  }
+
+  private makeMirrors(record: DiskRecord): Mirror[] {
+    const { peer, clock, timings, gate } = this.options;
+    const stripes = record.blueprint.mirrors[0]?.stripes.length ?? 0;
+    return Array.from({ length: stripes }, (_, stripe) => {
+      const copies = record.blueprint.mirrors.flatMap((mirror, index) => {
+        const component = mirror.stripes[stripe];
+        if (component === undefined) return [];
+        const state = record.inSync.includes(component.id) ? 'inSync' : 'absent';
+        return new Copy(component, index, state, {
+          peer,
+          clock,
+          timings,
+          fence: this.fence,
+          onTrouble: (copy, trouble, error) => this.onTrouble(copy, trouble, error),
+          onReady: () => this.mirror(stripe).retryReads(),
+        });
+      });
+      return new Mirror(copies, clock, gate);
+    });
+  }
+
+  /** Takes all in-sync components of a stripe; whose answer does not come in time is unusable. */
+  private async takeAll(mirror: Mirror): Promise<{ unusable: Copy[]; writesLost: boolean }> {
+    const counting = mirror.copies.filter((copy) => copy.state === 'inSync');
+    const results = await Promise.all(counting.map((copy) => this.takeOne(copy)));
+    const taken = results.filter((result) => result.error === null);
+    const fenced = results.find((result) => result.error?.code === 'fenced');
+    if (fenced?.error) throw fenced.error;
+    if (taken.length === 0) {
+      const hosts = counting.map((copy) => copy.component.host).join(', ');
+      throw new HoldfastError(
+        'inaccessible',
+        `Disk object ${this.object}: no in-sync copy answers; they are on ${hosts} (${results[0]?.error?.message ?? 'none'})`,
+      );
+    }
+    for (const { regions } of taken) mirror.markDirty(regions);
+    const kept = taken.filter((result) => !result.mayHaveLost);
+    // Without a copy that kept everything the last flush still holds on each of them; which one
+    // serves is open, and a running guest has seen more than that.
+    const usable = kept.length > 0 ? kept : taken;
+    const unusable = counting.filter((copy) => !usable.some((result) => result.copy === copy));
+    return { unusable, writesLost: kept.length === 0 };
+  }
+
+  private takeOne(copy: Copy): Promise<Taken> {
+    const { clock, timings } = this.options;
+    const until = clock.now() + timings.componentTimeoutMs;
+    return new Promise((resolve) => {
+      const attempt = () => {
+        copy.take((error, mayHaveLost, regions) => {
+          const mayAnswer = error?.code === 'unreachable' && this.options.isReachable(copy.component.host);
+          if (mayAnswer && clock.now() < until) clock.after(100, attempt);
+          else resolve({ copy, error, mayHaveLost, regions });
+        });
+      };
+      attempt();
+    });
+  }
+
+  /** At open: copies that did not answer, or lost writes, leave the record before the first I/O. */
+  private async dropFromRecord(unusable: readonly Copy[]): Promise<void> {
+    if (unusable.length === 0) return;
+    for (const copy of unusable) copy.state = 'failing';
+    await this.options.change(this.object, (current) => this.without(current, unusable));
+    for (const copy of unusable) this.dropped(copy);
+  }
+
+  /** Makes all in-sync copies equal where the last writer may have left them different. */
+  private reconcile(mirror: Mirror): void {
+    const counting = mirror.copies.filter((copy) => copy.state === 'inSync');
+    const source = counting.find((copy) => copy.isLocal) ?? counting[0];
+    const targets = counting.filter((copy) => copy !== source);
+    const regions = mirror.dirtyRegions();
+    if (targets.length === 0 || regions.length === 0) return;
+    // Until then only the source is read, and nothing at all from these regions: should the source
+    // fail meanwhile, a target may take its place, because nobody has seen what it alone held.
+    for (const target of targets) {
+      target.state = 'joining';
+      this.reconciling.add(target);
+    }
+    mirror.reconcile(regions, targets, () => {
+      for (const target of targets) {
+        this.reconciling.delete(target);
+        if (target.state === 'joining') target.state = 'inSync';
+      }
+    });
+  }
+
+  private onTrouble(copy: Copy, trouble: Trouble, error: HoldfastError | null): void {
+    if (this.closed) return;
+    if (trouble === 'fenced') {
+      this.options.log.warn(`disk ${this.object} was opened by somebody else`);
+      this.abandon();
+      this.options.onFenced();
+      return;
+    }
+    if (copy.state === 'syncing') {
+      this.syncs.delete(copy.component.id);
+      copy.drop();
+      return;
+    }
+    if (error?.code === 'disk-full') this.options.onEvent('full', error.message);
+    const mirror = this.mirrors.find((one) => one.copies.includes(copy));
+    const others = mirror?.copies.filter((one) => one !== copy && one.state === 'inSync' && one.isReady);
+    if (others?.length === 0) {
+      const next = mirror?.copies.find((one) => one !== copy && this.reconciling.has(one) && one.isReady);
+      if (next !== undefined) {
+        next.state = 'inSync';
+        others.push(next);
+      }
+    }
+    if (others === undefined || others.length === 0) {
+      // The last copy: its content is the disk, whatever it lost. Everybody waits for it.
+      if (trouble === 'lost') this.options.onWritesLost();
+      else copy.persist();
+      return;
+    }
+    copy.state = 'failing';
+    copy.isReady = false;
+    this.options.log.warn(`copy on ${copy.component.host} is ${trouble}: removing it`, {
+      object: this.object,
+      reason: error?.message ?? trouble,
+    });
+    this.removeFailing();
+  }
+
+  private removeFailing(): void {
+    this.options.gate.pass(() => {
+      const failing = this.copies().filter((copy) => copy.state === 'failing');
+      if (this.closed || this.changing || failing.length === 0) return;
+      this.changing = true;
+      this.options
+        .change(this.object, (current) => this.without(current, failing))
+        .then(
+          () => {
+            this.changing = false;
+            for (const copy of failing) this.dropped(copy);
+            for (const mirror of this.mirrors) mirror.retryReads();
+            this.removeFailing();
+          },
+          (error: unknown) => this.changeFailed(error, () => this.removeFailing()),
+        );
+    });
+  }
+
+  private changeFailed(error: unknown, again: () => void): void {
+    this.changing = false;
+    if (this.closed) return;
+    if (error instanceof HoldfastError && error.code === 'fenced') {
+      this.abandon();
+      this.options.onFenced();
+      return;
+    }
+    this.options.log.warn(`in-sync set of ${this.object} could not be changed: ${String(error)}`);
+    this.options.clock.after(this.options.timings.heartbeatIntervalMs / 2, again);
+  }
+
+  private dropped(copy: Copy): void {
+    copy.drop();
+    this.options.onEvent(
+      'copyLost',
+      `disk object ${this.object}: the copy on ${copy.component.host} does not count any more`,
+    );
+  }
+
+  private without(current: DiskRecord, copies: readonly Copy[]): DiskRecord {
+    this.assertFence(current);
+    const gone = new Set(copies.map((copy) => copy.component.id));
+    return { ...current, inSync: current.inSync.filter((id) => !gone.has(id)) };
+  }
+
+  private assertFence(current: DiskRecord): void {
+    if (compareFences(current.fence, this.fence) !== 0) throw fencedError(current);
+  }
+
+  /** What is done all along: bits are cleared, absent copies are brought back. */
+  private keep(): void {
+    const { clock, timings } = this.options;
+    this.timer = clock.after(timings.resyncRetryMs, () => {
+      if (this.closed) return;
+      for (const mirror of this.mirrors) {
+        mirror.clearQuiet(timings.bitmapClearMs);
+        for (const copy of mirror.copies) {
+          if (copy.state === 'absent' && this.options.gate.isOpen()) this.bringBack(mirror, copy);
+        }
+      }
+      this.keep();
+    });
+  }
+
+  private bringBack(mirror: Mirror, copy: Copy): void {
+    if (this.syncs.has(copy.component.id)) return;
+    if (!this.options.peer.isConnected(copy.component.host)) return;
+    this.syncs.set(copy.component.id, 0);
+    copy.take((error, _mayHaveLost, regions) => {
+      if (error !== null || this.closed) {
+        this.syncs.delete(copy.component.id);
+        copy.isReady = false;
+        return;
+      }
+      // From here on it gets every write; what it missed is in the union of the bits.
+      copy.state = 'syncing';
+      mirror.markDirty(regions);
+      const missed = mirror.dirtyRegions();
+      this.options.onEvent(
+        'resync',
+        `disk object ${this.object}: bringing the copy on ${copy.component.host} up to date (${missed.length} regions)`,
+      );
+      const progress = (left: number) => this.syncs.set(copy.component.id, left);
+      mirror.resync(missed, [copy], progress, () => {
+        if (copy.state !== 'syncing') this.syncs.delete(copy.component.id);
+        else copy.flush(() => this.join(mirror, copy));
+      });
+    });
+  }
+
+  /** The copy holds all: the record shall count it again. */
+  private join(mirror: Mirror, copy: Copy): void {
+    this.syncs.delete(copy.component.id);
+    if ((copy.state !== 'syncing' && copy.state !== 'joining') || this.closed) return;
+    if (this.changing) {
+      this.options.clock.after(this.options.timings.heartbeatIntervalMs / 10, () => this.join(mirror, copy));
+      return;
+    }
+    copy.state = 'joining';
+    this.changing = true;
+    this.options
+      .change(this.object, (current) => {
+        this.assertFence(current);
+        const others = current.inSync.filter((id) => id !== copy.component.id);
+        return { ...current, inSync: [...others, copy.component.id] };
+      })
+      .then(
+        () => {
+          this.changing = false;
+          if (copy.state === 'joining') copy.state = 'inSync';
+          mirror.retryReads();
+          this.options.onEvent(
+            'copyRestored',
+            `disk object ${this.object}: the copy on ${copy.component.host} is in sync again`,
+          );
+          this.removeFailing();
+        },
+        (error: unknown) =>
+          // The record may count it already: it stays a target of every write until that is known.
+          this.changeFailed(error, () => {
+            this.join(mirror, copy);
+            this.removeFailing();
+          }),
+      );
+  }
+}
+
+interface Taken {
+  readonly copy: Copy;
+  readonly error: HoldfastError | null;
+  readonly mayHaveLost: boolean;
+  readonly regions: number[];
+}
+
+function each<T>(items: readonly T[], start: (item: T, landed: () => void) => void, done: () => void): void {
+  let missing = items.length;
+  if (missing === 0) return done();
+  for (const item of items) {
+    start(item, () => {
+      missing -= 1;
+      if (missing === 0) done();
+    });
+  }
+}
+
+function fencedError(current: DiskRecord): HoldfastError {
+  return new HoldfastError(
+    'fenced',
+    `Disk object ${current.id} has been opened with fence ${current.fence.epoch}.${current.fence.open}`,
+  );
+}
+
+function stopped(): HoldfastError {
+  return new HoldfastError('stopped', 'The disk is closed');
+}

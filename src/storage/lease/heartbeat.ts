@@ -1,0 +1,154 @@
+// The beat of the storage network: one message per interval to every host, this one included. It
+// carries the leases, tells who is reachable, and what each host's store and directory look like.
+
+import type { HostId, Incarnation } from '../../model/ids.ts';
+import type { JsonValue } from '../../model/json.ts';
+import type { Timings } from '../../model/limits.ts';
+import type { Peer } from '../../peer/peer.ts';
+import type { Clock, Timer } from '../../ports/clock.ts';
+import type { LeaseHolder } from './holder.ts';
+import type { Heartbeat, HeartbeatAck, StoreReport } from './messages.ts';
+import type { LeaseVoter } from './voter.ts';
+
+/** What is known of another host from its heartbeats. */
+export interface HeardHost {
+  lastHeardAtMs: number;
+  /** Since when it has been heard without a break. */
+  sinceMs: number;
+  store: StoreReport;
+  digest: string;
+}
+
+export interface Heartbeats {
+  start(): void;
+  stop(): void;
+  beatNow(): void;
+  /** Heard from of late, and connected. */
+  isReachable(host: HostId): boolean;
+  heardSince(host: HostId): number | null;
+  heard(host: HostId): HeardHost | null;
+  /** A host became reachable or unreachable, or its store changed its state. */
+  onChange(listener: () => void): void;
+}
+
+export function createHeartbeats(options: {
+  readonly peer: Peer;
+  readonly clock: Clock;
+  readonly timings: Timings;
+  readonly incarnation: Incarnation;
+  readonly members: () => readonly HostId[];
+  readonly holder: LeaseHolder;
+  readonly voter: () => LeaseVoter;
+  readonly store: () => StoreReport;
+  readonly digest: () => string;
+  /** Makes a longer lease than any before durable, before it is granted. */
+  readonly allowLease: (leaseMs: number) => void;
+  readonly onDigest: (host: HostId, digest: string) => void;
+}): Heartbeats {
+  const { peer, clock, timings, holder } = options;
+  const hosts = new Map<HostId, HeardHost>();
+  const sentAt = new Map<number, number>();
+  const listeners: (() => void)[] = [];
+  let sequence = 0;
+  let timer: Timer | null = null;
+  let soon = false;
+  let reachableBefore = '';
+
+  function beat(): void {
+    timer?.cancel();
+    timer = clock.after(timings.heartbeatIntervalMs, beat);
+    sequence += 1;
+    sentAt.set(sequence, clock.now());
+    for (const [old, at] of sentAt) {
+      if (clock.now() - at > timings.leaseDurationMs) sentAt.delete(old);
+    }
+    const heartbeat: Heartbeat = {
+      incarnation: options.incarnation,
+      sequence,
+      leaseDurationMs: timings.leaseDurationMs,
+      lapsed: holder.lapsedIn(sequence),
+      store: options.store(),
+      digest: options.digest(),
+    };
+    for (const host of new Set([peer.self, ...options.members()])) {
+      peer.send(host, 'storage.heartbeat', heartbeat as unknown as JsonValue);
+    }
+    noticeChanges();
+  }
+
+  function isReachable(host: HostId): boolean {
+    if (host === peer.self) return true;
+    const heard = hosts.get(host);
+    return (
+      heard !== undefined &&
+      peer.isConnected(host) &&
+      clock.now() - heard.lastHeardAtMs < timings.suspectAfterMs
+    );
+  }
+
+  function noticeChanges(): void {
+    const now = [...hosts]
+      .filter(([host]) => isReachable(host))
+      .map(([host, heard]) => `${host} ${heard.store.id} ${heard.store.problem}`)
+      .sort()
+      .join('\n');
+    if (now === reachableBefore) return;
+    reachableBefore = now;
+    for (const listener of listeners) listener();
+  }
+
+  peer.on('storage.heartbeat', (from, body) => {
+    const heartbeat = body as unknown as Heartbeat;
+    const now = clock.now();
+    const known = hosts.get(from);
+    const unbroken = known !== undefined && now - known.lastHeardAtMs < timings.suspectAfterMs;
+    hosts.set(from, {
+      lastHeardAtMs: now,
+      sinceMs: unbroken ? known.sinceMs : now,
+      store: heartbeat.store,
+      digest: heartbeat.digest,
+    });
+    options.allowLease(heartbeat.leaseDurationMs);
+    const number = options.voter().heard(from, heartbeat);
+    if (number !== null) {
+      const ack: HeartbeatAck = { incarnation: heartbeat.incarnation, sequence: heartbeat.sequence, number };
+      peer.send(from, 'storage.heartbeatAck', ack as unknown as JsonValue);
+    }
+    options.onDigest(from, heartbeat.digest);
+    if (!unbroken) noticeChanges();
+  });
+
+  peer.on('storage.heartbeatAck', (from, body) => {
+    const ack = body as unknown as HeartbeatAck;
+    const sent = sentAt.get(ack.sequence);
+    if (ack.incarnation !== options.incarnation || sent === undefined) return;
+    holder.acknowledged(from, ack, sent);
+  });
+
+  peer.onSession((_host, up) => {
+    if (up) beatNow();
+    else noticeChanges();
+  });
+
+  function beatNow(): void {
+    if (soon || timer === null) return;
+    soon = true;
+    clock.defer(() => {
+      soon = false;
+      if (timer !== null) beat();
+    });
+  }
+
+  return {
+    start: beat,
+    stop() {
+      timer?.cancel();
+      timer = null;
+    },
+    beatNow,
+    isReachable,
+    heardSince: (host) => (isReachable(host) ? (hosts.get(host)?.sinceMs ?? null) : null),
+    heard: (host) => hosts.get(host) ?? null,
+    onChange: (listener) => void listeners.push(listener),
+  };
+}

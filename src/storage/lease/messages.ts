@@ -1,0 +1,59 @@
+// What hosts say to each other about leases, over the storage network.
+
+import type { Epoch, HostId, Incarnation, ObjectId, StoreId, VmId } from '../../model/ids.ts';
+
+/** `storage.heartbeat`: one per pair of hosts, not per VM. */
+export interface Heartbeat {
+  readonly incarnation: Incarnation;
+  /** Grows with each heartbeat of this incarnation. */
+  readonly sequence: number;
+  /** For how long the receiver shall protect the sender's locks. */
+  readonly leaseDurationMs: number;
+  /** VMs that the sender, where some record names it their holder, does not run: their guests stand
+   * still or do not exist, and the sender does not rely on the receiver's protection. */
+  readonly lapsed: readonly VmId[];
+  readonly store: StoreReport;
+  /** Of the sender's directory: equal digests mean equal directories. */
+  readonly digest: string;
+}
+
+export interface StoreReport {
+  readonly id: StoreId | null;
+  readonly problem: string | null;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+}
+
+/**
+ * Names a state of a voter's promises to one holder. It changes when the voter restarts and when it
+ * decides to end a lock of this holder: what was confirmed under an older number counts no more.
+ */
+export type VoterNumber = string;
+
+/** `storage.heartbeatAck`. */
+export interface HeartbeatAck {
+  readonly incarnation: Incarnation;
+  readonly sequence: number;
+  readonly number: VoterNumber;
+}
+
+/** `lease.confirm`: do your own accepted records carry these locks of mine? */
+export interface ConfirmRequest {
+  readonly locks: readonly { readonly object: ObjectId; readonly epoch: Epoch }[];
+}
+
+export interface ConfirmAnswer {
+  readonly number: VoterNumber;
+  readonly confirmed: readonly ObjectId[];
+}
+
+/** `lease.status`: what does your accepted record say, and for how long is its lock protected? */
+export interface StatusRequest {
+  readonly object: ObjectId;
+}
+
+export interface StatusAnswer {
+  readonly holder: HostId | null;
+  readonly epoch: Epoch;
+  readonly remainingMs: number;
+}

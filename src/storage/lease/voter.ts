@@ -1,0 +1,137 @@
+// The voter's side of leases: for how long this host refuses to end whose locks.
+//
+// A holder's heartbeat is a promise asked of this voter: for `leaseDurationMs` from its receipt the
+// voter replaces none of its accepted records that name the sender as holder by one that does not,
+// whoever proposes it, unless the sender itself does, or the sender has listed the VM as lapsed.
+// A majority of such promises is a lease, because any change of the record needs a majority too.
+//
+// A voter that restarts has forgotten its promises, and one that was cut off may not have heard the
+// renewals of promises that others rely on: both wait for the longest lease they ever granted.
+
+import type { HostId, VmId } from '../../model/ids.ts';
+import { majority, type NamespaceRecord, type ObjectRecord } from '../../model/record.ts';
+import type { Clock } from '../../ports/clock.ts';
+import type { Admission } from '../register/admission.ts';
+import type { Heartbeat, VoterNumber } from './messages.ts';
+
+interface Grant {
+  incarnation: number;
+  sequence: number;
+  heardAtMs: number;
+  leaseMs: number;
+  lapsed: ReadonlySet<VmId>;
+}
+
+export interface LeaseVoter extends Admission {
+  /** Takes note of a heartbeat; null if it is older than one heard before, or asks for a longer
+   * lease than may be granted before `longestLeaseMs` is durable. */
+  heard(from: HostId, heartbeat: Heartbeat): VoterNumber | null;
+  number(holder: HostId): VoterNumber;
+  /** Milliseconds for which the lock in `record` is protected; 0 for a free lock. */
+  remainingMs(record: NamespaceRecord): number;
+  /** A committed record replaces the accepted one without a vote of this host. */
+  learned(current: ObjectRecord | null, next: ObjectRecord): void;
+}
+
+export function createLeaseVoter(options: {
+  readonly clock: Clock;
+  /** Distinguishes this start of the daemon from all others. */
+  readonly incarnation: number;
+  /** The longest lease ever granted, as is durable by now. */
+  readonly longestLeaseMs: () => number;
+  /** Since when the host has been heard without a break; null if it is silent now. */
+  readonly heardSince: (host: HostId) => number | null;
+}): LeaseVoter {
+  const { clock } = options;
+  const startedAtMs = clock.now();
+  const grants = new Map<HostId, Grant>();
+  const endings = new Map<HostId, number>();
+
+  const number = (holder: HostId): VoterNumber =>
+    `${options.incarnation}.${endings.get(holder) ?? 0}`;
+
+  /** Since when a majority of the voters has been in touch with this one, without a break. */
+  function majoritySince(record: NamespaceRecord): number {
+    const since = record.voters
+      .map((voter) => options.heardSince(voter.host) ?? Number.POSITIVE_INFINITY)
+      .sort((a, b) => a - b);
+    return since[majority(since.length) - 1] ?? Number.POSITIVE_INFINITY;
+  }
+
+  function remainingMs(record: NamespaceRecord): number {
+    const holder = record.lock.holder;
+    if (holder === null) return 0;
+    const now = clock.now();
+    const grant = grants.get(holder);
+    if (grant?.lapsed.has(record.vm)) return 0;
+    const promised = grant === undefined ? now : grant.heardAtMs + grant.leaseMs;
+    const cautious = Math.max(startedAtMs, majoritySince(record)) + options.longestLeaseMs();
+    if (cautious === Number.POSITIVE_INFINITY) {
+      return Math.max(promised - now, options.longestLeaseMs());
+    }
+    return Math.max(0, promised - now, cautious - now);
+  }
+
+  return {
+    heard(from, heartbeat) {
+      if (heartbeat.leaseDurationMs > options.longestLeaseMs()) return null;
+      const grant = grants.get(from);
+      if (
+        grant !== undefined &&
+        (heartbeat.incarnation < grant.incarnation ||
+          (heartbeat.incarnation === grant.incarnation && heartbeat.sequence <= grant.sequence))
+      ) {
+        return null;
+      }
+      grants.set(from, {
+        incarnation: heartbeat.incarnation,
+        sequence: heartbeat.sequence,
+        heardAtMs: clock.now(),
+        leaseMs: heartbeat.leaseDurationMs,
+        lapsed: new Set(heartbeat.lapsed),
+      });
+      return number(from);
+    },
+    number,
+    remainingMs,
+    admit(current, next, proposer) {
+      const holder = endedHolder(current, next);
+      if (holder === null) return 0;
+      if (proposer !== holder) {
+        const remaining = remainingMs(current as NamespaceRecord);
+        if (remaining > 0) return Math.ceil(remaining);
+      }
+      // From here on the holder's acknowledgements carry another number, so that it cannot count
+      // this voter on the strength of a confirmation that this decision has made untrue.
+      endings.set(holder, (endings.get(holder) ?? 0) + 1);
+      return 0;
+    },
+    learned(current, next) {
+      const holder = endedHolder(current, next);
+      if (holder !== null) endings.set(holder, (endings.get(holder) ?? 0) + 1);
+    },
+  };
+}
+
+/** The holder whose lock, or whose voters, the step from `current` to `next` would take away. */
+function endedHolder(current: ObjectRecord | null, next: ObjectRecord): HostId | null {
+  if (current?.kind !== 'namespace' || current.lock.holder === null) return null;
+  const kept =
+    next.kind === 'namespace' &&
+    next.lock.holder === current.lock.holder &&
+    next.lock.epoch === current.lock.epoch &&
+    sameVoters(current, next);
+  return kept ? null : current.lock.holder;
+}
+
+function sameVoters(a: ObjectRecord, b: ObjectRecord): boolean {
+  return (
+    a.voters.length === b.voters.length &&
+    a.voters.every((voter, index) => {
+      const other = b.voters[index];
+      return (
+        voter.host === other?.host && voter.store === other.store && voter.joined === other.joined
+      );
+    })
+  );
+}

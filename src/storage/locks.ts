@@ -1,0 +1,303 @@
+// The locks of VMs: who may run one. Taking and releasing is a compare-and-swap of the namespace
+// record, with a new epoch at each take; holding is a lease. A record that names this host holder of
+// a VM that it does not run (after a boot, a failed start, an unknown outcome) is put right here.
+
+import { HoldfastError, isError } from '../model/errors.ts';
+import { type Epoch, epoch as asEpoch, type VmId } from '../model/ids.ts';
+import type { JsonValue } from '../model/json.ts';
+import type { Timings } from '../model/limits.ts';
+import { haService, protectionKey, readProtection } from '../model/protection.ts';
+import { majority, type NamespaceRecord, type ObjectRecord } from '../model/record.ts';
+import { noPayload } from '../peer/frame.ts';
+import type { Peer } from '../peer/peer.ts';
+import type { Clock, Timer } from '../ports/clock.ts';
+import type { Log } from '../ports/log.ts';
+import type { LockOptions, LockStatus } from './api.ts';
+import type { Directory } from './directory/directory.ts';
+import type { LeaseHolder } from './lease/holder.ts';
+import type { StatusAnswer } from './lease/messages.ts';
+import type { LeaseVoter } from './lease/voter.ts';
+import type { Records } from './records.ts';
+
+const statusTimeoutMs = 1000;
+const reconcileIntervalMs = 1000;
+
+export interface Locks {
+  status(vm: VmId): Promise<LockStatus>;
+  /** `change` is made to the record in the same step, after the lock is in it. */
+  lock(vm: VmId, options?: LockOptions, change?: (record: NamespaceRecord) => NamespaceRecord): Promise<Epoch>;
+  adopt(vm: VmId, epoch: Epoch): void;
+  unlock(vm: VmId, epoch: Epoch, protection?: JsonValue): Promise<void>;
+  /** A voter does not carry our lock: write the record again, or learn that the lock is lost. */
+  repair(vm: VmId, epoch: Epoch): void;
+  /** Locks that are being used by this host without a guest: not to be released as forgotten. */
+  busy(vm: VmId, isBusy: boolean): void;
+  start(): void;
+  stop(): void;
+}
+
+export function createLocks(options: {
+  readonly peer: Peer;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly timings: Timings;
+  readonly directory: Directory;
+  readonly records: Records;
+  readonly holder: LeaseHolder;
+  readonly voter: LeaseVoter;
+  /** This host's own accepted record of an object, as a voter. */
+  readonly accepted: (object: NamespaceRecord['id']) => ObjectRecord | null;
+}): Locks {
+  const { peer, clock, log, directory, records, holder, voter } = options;
+  const self = peer.self;
+  const busy = new Set<VmId>();
+  const repairing = new Set<VmId>();
+  /** What still has to be written when a lock is released late. */
+  const releases = new Map<VmId, { epoch: Epoch; protection: JsonValue | undefined }>();
+  /** Locks to be adopted as soon as the directory knows the VM. */
+  const adoptions = new Map<VmId, Epoch>();
+  let timer: Timer | null = null;
+
+  directory.onChange((record) => {
+    const epoch = adoptions.get(record.vm);
+    if (epoch !== undefined) adopt(record.vm, epoch);
+  });
+
+  function adopt(vm: VmId, epoch: Epoch): void {
+    const record = directory.namespace(vm);
+    if (record === null) {
+      adoptions.set(vm, epoch);
+      return;
+    }
+    adoptions.delete(vm);
+    holder.hold(vm, record.id, epoch, record.voters.map((one) => one.host));
+  }
+
+  peer.on('lease.status', (_from, body, _payload, reply) => {
+    const { object } = body as { object: NamespaceRecord['id'] };
+    const record = options.accepted(object);
+    if (record?.kind !== 'namespace') {
+      reply.fail(new HoldfastError('not-a-voter', `${self} has no record of object ${object}`));
+      return;
+    }
+    const answer: StatusAnswer = {
+      holder: record.lock.holder,
+      epoch: record.lock.epoch,
+      remainingMs: Math.ceil(voter.remainingMs(record)),
+    };
+    reply.ok(answer as unknown as JsonValue);
+  });
+
+  function known(vm: VmId): NamespaceRecord {
+    const record = directory.namespace(vm);
+    if (record === null) throw new HoldfastError('unknown-vm', `VM ${vm} is not known on ${self}`);
+    return record;
+  }
+
+  async function status(vm: VmId): Promise<LockStatus> {
+    const record = known(vm);
+    const answers = await new Promise<StatusAnswer[]>((resolve) => {
+      const found: StatusAnswer[] = [];
+      let missing = record.voters.length;
+      for (const { host } of record.voters) {
+        peer.request(host, 'lease.status', { object: record.id }, noPayload, statusTimeoutMs, (error, body) => {
+          missing -= 1;
+          if (error === null) found.push(body as unknown as StatusAnswer);
+          if (missing === 0) resolve(found);
+        });
+      }
+    });
+    const needed = majority(record.voters.length);
+    if (answers.length < needed) {
+      throw new HoldfastError(
+        'inaccessible',
+        `VM ${record.name}: ${answers.length} of the ${needed} voters needed answer about its lock`,
+      );
+    }
+    // A majority has to agree to a take-over; the last of the quickest majority decides when.
+    const remaining = answers.map((answer) => answer.remainingMs).sort((a, b) => a - b);
+    const newest = answers.reduce((a, b) => (b.epoch > a.epoch ? b : a));
+    return {
+      holder: newest.holder,
+      epoch: newest.epoch,
+      remainingMs: remaining[needed - 1] ?? 0,
+    };
+  }
+
+  async function lock(
+    vm: VmId,
+    wanted: LockOptions = {},
+    change: (record: NamespaceRecord) => NamespaceRecord = (record) => record,
+  ): Promise<Epoch> {
+    if (holder.isHeld(vm)) {
+      throw new HoldfastError('already-running', `${self} holds the lock of VM ${known(vm).name} already`);
+    }
+    // Asking first keeps a vain attempt from disturbing the register of a VM that runs.
+    const before = await status(vm);
+    if (before.remainingMs > 0 && before.holder !== self) throw held(known(vm), before);
+    busy.add(vm);
+    try {
+      const record = await records.changeNamespace(vm, (current) => {
+        if (wanted.onlyIfProtected) assertProtected(current);
+        const taken: NamespaceRecord = {
+          ...current,
+          lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1) },
+        };
+        const protection = wanted.protection;
+        return change(protection === undefined ? taken : withProtection(taken, protection));
+      });
+      const { epoch } = record.lock;
+      await leased(record, epoch);
+      log.info(`took the lock of ${record.name}`, { vm, epoch });
+      return epoch;
+    } catch (error) {
+      // Whether or not the record names this host now, nothing of it runs here.
+      holder.drop(vm);
+      throw error;
+    } finally {
+      busy.delete(vm);
+    }
+  }
+
+  /** Resolves when the lease of a lock just taken is valid. */
+  function leased(record: NamespaceRecord, epoch: Epoch): Promise<void> {
+    holder.hold(record.vm, record.id, epoch, record.voters.map((one) => one.host));
+    const until = clock.now() + options.timings.changeTimeoutMs;
+    return new Promise((resolve, reject) => {
+      const look = () => {
+        if (holder.deadline(record.vm) !== null) resolve();
+        else if (!holder.isHeld(record.vm)) reject(held(record, null));
+        else if (clock.now() > until) {
+          reject(
+            new HoldfastError('inaccessible', `VM ${record.name}: no majority of its voters confirms the lease`),
+          );
+        } else clock.after(10, look);
+      };
+      look();
+    });
+  }
+
+  async function release(vm: VmId, epoch: Epoch, protection: JsonValue | undefined): Promise<void> {
+    const mine = (record: ObjectRecord | null) =>
+      record?.kind === 'namespace' && record.lock.holder === self && record.lock.epoch === epoch;
+    await records.changeNamespace(
+      vm,
+      (current) => {
+        if (!mine(current)) throw new HoldfastError('conflict', `the lock of ${current.name} is not ours`);
+        const free: NamespaceRecord = { ...current, lock: { holder: null, epoch } };
+        return protection === undefined ? free : withProtection(free, protection);
+      },
+      mine,
+    );
+  }
+
+  async function unlock(vm: VmId, epoch: Epoch, protection?: JsonValue): Promise<void> {
+    holder.drop(vm);
+    releases.set(vm, { epoch, protection });
+    if (directory.namespace(vm) === null) {
+      throw new HoldfastError('inaccessible', `VM ${vm} is not known on ${self} at present`);
+    }
+    busy.add(vm);
+    try {
+      await release(vm, epoch, protection);
+      settled(vm);
+    } catch (error) {
+      if (isError(error, 'conflict') || isError(error, 'unknown-vm')) settled(vm);
+      else throw error;
+    } finally {
+      busy.delete(vm);
+    }
+  }
+
+  function settled(vm: VmId): void {
+    releases.delete(vm);
+    if (!holder.isHeld(vm)) holder.forget(vm);
+  }
+
+  /** Releases what names this host and is not run by it. */
+  function reconcile(): void {
+    timer = clock.after(reconcileIntervalMs, reconcile);
+    for (const record of directory.namespaces()) {
+      const { vm, lock: current } = record;
+      const ours = current.holder === self && !holder.isHeld(vm) && !busy.has(vm);
+      const pending = releases.get(vm);
+      if (!ours && pending === undefined) {
+        if (!holder.isHeld(vm) && !busy.has(vm) && current.holder !== self) holder.forget(vm);
+        continue;
+      }
+      if (busy.has(vm)) continue;
+      holder.disown(vm);
+      const epoch = pending?.epoch ?? current.epoch;
+      unlock(vm, epoch, pending?.protection).then(
+        () => log.info(`released the lock of ${record.name}, which does not run here`, { vm, epoch }),
+        (error: unknown) => log.debug(`lock of ${record.name} is not released yet: ${String(error)}`),
+      );
+    }
+  }
+
+  async function repairNow(vm: VmId, epoch: Epoch): Promise<void> {
+    const mine = (record: ObjectRecord | null) =>
+      record?.kind === 'namespace' && record.lock.holder === self && record.lock.epoch === epoch;
+    let now: ObjectRecord;
+    try {
+      now = await records.changeNamespace(
+        vm,
+        (current) => {
+          if (!mine(current)) throw new HoldfastError('conflict', 'the lock has gone to somebody else');
+          return current;
+        },
+        mine,
+      );
+    } catch (error) {
+      if (isError(error, 'conflict') || isError(error, 'unknown-vm')) holder.lost(vm);
+      else log.debug(`lock of ${vm} could not be looked at: ${String(error)}`);
+      return;
+    }
+    if (!mine(now)) holder.lost(vm);
+  }
+
+  return {
+    status,
+    lock,
+    unlock,
+    adopt,
+    repair(vm, epoch) {
+      if (repairing.has(vm)) return;
+      repairing.add(vm);
+      void repairNow(vm, epoch).finally(() => repairing.delete(vm));
+    },
+    busy(vm, isBusy) {
+      if (isBusy) busy.add(vm);
+      else busy.delete(vm);
+    },
+    start: reconcile,
+    stop: () => timer?.cancel(),
+  };
+}
+
+export function withProtection(record: NamespaceRecord, protection: JsonValue): NamespaceRecord {
+  return withMetadata(record, haService, protectionKey, protection);
+}
+
+export function withMetadata(
+  record: NamespaceRecord,
+  service: string,
+  key: string,
+  value: JsonValue,
+): NamespaceRecord {
+  const entries = { ...record.metadata[service], [key]: value };
+  return { ...record, metadata: { ...record.metadata, [service]: entries } };
+}
+
+function assertProtected(record: NamespaceRecord): void {
+  const state = readProtection(record.metadata[haService]?.[protectionKey]);
+  if (state?.protected !== true) {
+    throw new HoldfastError('not-protected', `VM ${record.name} is not protected any more`);
+  }
+}
+
+function held(record: NamespaceRecord, status: LockStatus | null): HoldfastError {
+  const who = status?.holder ?? 'another host';
+  const time = status === null ? '' : `, for another ${Math.ceil(status.remainingMs)} ms at least`;
+  return new HoldfastError('lock-held', `VM ${record.name}: its lock is held by ${who}${time}`);
+}

@@ -1,0 +1,114 @@
+// Changing the record of an object that the directory knows: one call is one change of its register,
+// or an error that says what to do. What is committed is in the directory before the call returns.
+
+import { HoldfastError } from '../model/errors.ts';
+import { type HostId, type ObjectId, revision, type VmId } from '../model/ids.ts';
+import type { DiskRecord, NamespaceRecord, ObjectRecord, Tombstone, Voter } from '../model/record.ts';
+import type { Directory } from './directory/directory.ts';
+import type { ChangeOptions, Decision, Target } from './register/outcome.ts';
+import type { Registers } from './register/registers.ts';
+
+export type Prefer = (record: ObjectRecord | null) => boolean;
+
+export interface Records {
+  /** Writes the first record of a new object. */
+  create(record: ObjectRecord): Promise<void>;
+  /** `decide` gives the new record, or the current one to keep it, or throws why not; it may be
+   * called several times and must be pure. */
+  changeNamespace(
+    vm: VmId,
+    decide: (current: NamespaceRecord) => NamespaceRecord,
+    prefer?: Prefer,
+  ): Promise<NamespaceRecord>;
+  changeDisk(object: ObjectId, decide: (current: DiskRecord) => DiskRecord): Promise<DiskRecord>;
+  /** Deletes an object, of which perhaps not even the first record was written. */
+  bury(object: ObjectId, vm: VmId, voters: readonly Voter[]): Promise<void>;
+}
+
+export function createRecords(options: {
+  readonly registers: Registers;
+  readonly directory: Directory;
+  readonly self: HostId;
+}): Records {
+  const { registers, directory, self } = options;
+
+  async function run(target: Target, decide: (current: ObjectRecord | null) => Decision, how: ChangeOptions = {}) {
+    const outcome = await registers.changed(target, decide, how);
+    if (outcome.status === 'committed') return outcome.record;
+    throw outcome.error;
+  }
+
+  /** A change of an existing record of one kind; deciding by exception, as callers do. */
+  async function change<Kind extends ObjectRecord>(
+    object: ObjectId,
+    isKind: (record: ObjectRecord) => record is Kind,
+    decide: (current: Kind) => Kind,
+    prefer?: Prefer,
+  ): Promise<Kind> {
+    const known = directory.get(object)?.record;
+    if (known === undefined) {
+      throw new HoldfastError('unknown-vm', `Object ${object} is not known on ${self}`);
+    }
+    const changed = await run(
+      { object, voters: known.voters },
+      (current) => {
+        if (current === null || !isKind(current)) {
+          return { refuse: new HoldfastError('unknown-vm', `Object ${object} is deleted`) };
+        }
+        return attempt(() => next(current, decide(current)));
+      },
+      prefer === undefined ? {} : { prefer },
+    );
+    if (!isKind(changed)) throw new HoldfastError('unknown-vm', `Object ${object} is deleted`);
+    return changed;
+  }
+
+  return {
+    async create(record) {
+      await run({ object: record.id, voters: record.voters, create: true }, (current) =>
+        current === null
+          ? { write: record }
+          : { refuse: new HoldfastError('conflict', `Object ${record.id} was made or deleted meanwhile`) },
+      );
+    },
+    changeNamespace(vm, decide, prefer) {
+      const record = directory.namespace(vm);
+      if (record === null) {
+        return Promise.reject(new HoldfastError('unknown-vm', `VM ${vm} is not known on ${self}`));
+      }
+      return change(record.id, isNamespace, decide, prefer);
+    },
+    changeDisk: (object, decide) => change(object, isDisk, decide),
+    async bury(object, vm, voters) {
+      await run({ object, voters, create: true }, (current) => {
+        if (current?.kind === 'tombstone') return { write: current };
+        const tombstone: Tombstone = {
+          kind: 'tombstone',
+          id: object,
+          vm,
+          revision: revision((current?.revision ?? 0) + 1),
+          policy: current?.policy ?? { failuresToTolerate: 0, stripes: 1 },
+          voters: current?.voters ?? voters,
+        };
+        return { write: tombstone };
+      });
+    },
+  };
+}
+
+/** Keeps the very record where nothing changes, so that nothing is written for it. */
+function next<Kind extends ObjectRecord>(current: Kind, wanted: Kind): Kind {
+  return wanted === current ? current : { ...wanted, revision: revision(current.revision + 1) };
+}
+
+function attempt(write: () => ObjectRecord): Decision {
+  try {
+    return { write: write() };
+  } catch (error) {
+    if (error instanceof HoldfastError) return { refuse: error };
+    throw error;
+  }
+}
+
+const isNamespace = (record: ObjectRecord): record is NamespaceRecord => record.kind === 'namespace';
+const isDisk = (record: ObjectRecord): record is DiskRecord => record.kind === 'disk';

@@ -1,0 +1,51 @@
+// The state of one register at one acceptor, and how it is written into the journal: as a whole at
+// each change, so that any later entry makes up for an earlier one that failed.
+
+import type { Ballot } from '../../model/ballot.ts';
+import type { ObjectId } from '../../model/ids.ts';
+import type { ObjectRecord, Voter } from '../../model/record.ts';
+import type { History } from './messages.ts';
+
+export interface Accepted {
+  readonly ballot: Ballot;
+  readonly record: ObjectRecord;
+  readonly history: History;
+}
+
+export interface AcceptorState {
+  /** Whose state this is. Another joining of the same host is another voter. */
+  readonly voter: Voter;
+  /** The object's voters as the creator named them; the accepted record's own count once there is one. */
+  readonly voters: readonly Voter[];
+  readonly promised: Ballot | null;
+  readonly accepted: Accepted | null;
+  /** Whether the accepted record is known to be chosen. */
+  readonly committed: boolean;
+}
+
+type Entry =
+  /** The whole state. */
+  | { readonly object: ObjectId; readonly state: AcceptorState }
+  /** The record accepted in this ballot is committed. */
+  | { readonly object: ObjectId; readonly committed: Ballot }
+  | { readonly object: ObjectId; readonly forgotten: true };
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder('utf-8', { fatal: true });
+
+export function encodeEntry(entry: Entry): Uint8Array {
+  return encoder.encode(JSON.stringify(entry));
+}
+
+/** Throws where the bytes are no entry. */
+export function decodeEntry(bytes: Uint8Array): Entry {
+  return JSON.parse(decoder.decode(bytes)) as Entry;
+}
+
+export function sameVoter(a: Voter, b: Voter): boolean {
+  return a.host === b.host && a.store === b.store && a.joined === b.joined;
+}
+
+export function sameVoters(a: readonly Voter[], b: readonly Voter[]): boolean {
+  return a.length === b.length && a.every((voter) => b.some((other) => sameVoter(voter, other)));
+}

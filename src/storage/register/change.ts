@@ -1,0 +1,363 @@
+// One change of one register: prepare, decide, accept, and again where somebody else was faster. It is
+// a state machine of messages and timers; the argument for each step is in docs/protocols/register.md.
+// `proposer.ts` sees to it that a register has only one change at a time on this host.
+
+import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
+import { asHoldfastError, HoldfastError } from '../../model/errors.ts';
+import { limits } from '../../model/limits.ts';
+import { type Lock, majority, type ObjectRecord, type Voter } from '../../model/record.ts';
+import type { Timer } from '../../ports/clock.ts';
+import { lockOf } from './acceptor.ts';
+import { sameVoters } from './acceptor-state.ts';
+import { type History, historyLength } from './messages.ts';
+import type {
+  ChangeContext,
+  ChangeOptions,
+  Decide,
+  Decision,
+  Outcome,
+  Remembered,
+  Target,
+} from './outcome.ts';
+import { chooseQuorum, type Found, keepsLock, sameLock } from './quorum.ts';
+import { countAnswer, emptyTally, type Lagging, lagging, type Tally } from './tally.ts';
+
+/** How long to wait for more answers where they could save a try. */
+const graceMs = 100;
+const backOffMs = { least: 10, most: 500 };
+const maxVoterSwitches = 5;
+const maxLeasedTries = 3;
+const encoder = new TextEncoder();
+
+export class Change {
+  readonly #context: ChangeContext;
+  readonly #target: Target;
+  readonly #decide: Decide;
+  readonly #prefer: (record: ObjectRecord | null) => boolean;
+  readonly #done: (outcome: Outcome) => void;
+  #voters: readonly Voter[];
+  #voterSwitches = 0;
+  #tries = 0;
+  #leasedTries = 0;
+  /** Locks whose leases refused a try: later tries prefer records that keep them. */
+  readonly #protectedLocks: Lock[] = [];
+  /** Own records whose accept had no clear outcome, by ballot, and the ballot that wrote the record
+   * they began from. */
+  readonly #pending = new Map<string, ObjectRecord>();
+  #oldestPending: Ballot | null = null;
+  #base: Ballot | null = null;
+  /** Set when the change itself is refused for a lease, and only what is pending must be ended. */
+  #settling: Outcome | null = null;
+  #writing = false;
+  #phase = 0;
+  #timer: Timer | null = null;
+  #started = false;
+  #finished = false;
+  #lastReason = 'another change of this host was not finished';
+  #lastCode: 'inaccessible' | 'conflict' = 'conflict';
+
+  constructor(
+    context: ChangeContext,
+    target: Target,
+    decide: Decide,
+    options: ChangeOptions,
+    done: (outcome: Outcome) => void,
+  ) {
+    this.#context = context;
+    this.#target = target;
+    this.#decide = decide;
+    this.#voters = target.voters;
+    this.#prefer = options.prefer ?? ((record) => lockOf(record)?.holder === context.self);
+    this.#done = done;
+  }
+
+  start(remembered: Remembered | null): void {
+    if (this.#started || this.#finished) return;
+    this.#started = true;
+    if (remembered === null) return this.#prepare();
+    this.#voters = remembered.voters;
+    this.#tries += 1;
+    this.#proceed(remembered.ballot, remembered.found, true, []);
+  }
+
+  /** The time is up. */
+  expire(): void {
+    if (this.#finished) return;
+    if (this.#writing || this.#pending.size > 0) return this.#finish(this.#unknown());
+    const what = `${this.#target.object} could not be changed in time: ${this.#lastReason}`;
+    this.#finish({ status: 'failed', error: new HoldfastError(this.#lastCode, what) });
+  }
+
+  #prepare(): void {
+    const { object, create } = this.#target;
+    this.#tries += 1;
+    const ballot = this.#context.newBallot();
+    const voters = this.#voters;
+    const body = { object, ballot, create: create === true, voters };
+    this.#broadcast('register.prepare', body, (tally, graceOver) => {
+      const needed = majority(voters.length);
+      if (tally.promised.length >= needed) {
+        const promises = tally.promised.map((promise) => promise.found);
+        const { found, settled } = chooseQuorum(promises, needed, (record) =>
+          this.#prefers(record),
+        );
+        if (!settled && tally.outstanding > 0 && !graceOver) return 'wait';
+        this.#enter();
+        this.#proceed(ballot, found, false, lagging(found, tally));
+      } else if (tally.promised.length + tally.outstanding < needed) {
+        this.#enter();
+        this.#prepareFailed(tally);
+      }
+      return 'more';
+    });
+  }
+
+  #prefers(record: ObjectRecord | null): boolean {
+    if (this.#protectedLocks.length > 0) return keepsLock(record, this.#protectedLocks);
+    return this.#prefer(record);
+  }
+
+  #prepareFailed(tally: Tally): void {
+    const newest = tally.promised
+      .map((promise) => promise.found)
+      .sort((a, b) => compareBallots(b.ballot, a.ballot))[0];
+    if (newest !== undefined && this.#switchVoters(newest)) return;
+    this.#noMajority(tally);
+  }
+
+  /** Begins again with the voters of the record where they are others; true if so. */
+  #switchVoters(found: Found): boolean {
+    const voters = found.record?.voters;
+    if (voters === undefined || sameVoters(voters, this.#voters)) return false;
+    this.#voterSwitches += 1;
+    if (this.#voterSwitches > maxVoterSwitches) return false;
+    this.#voters = voters;
+    this.#prepare();
+    return true;
+  }
+
+  #noMajority(tally: Tally): void {
+    const reasons = tally.silent.map(({ voter, reason }) => `${voter.host}: ${reason}`).join('; ');
+    const unreachable = tally.silent.length > this.#voters.length - majority(this.#voters.length);
+    this.#lastReason = unreachable ? reasons : 'other hosts were faster';
+    this.#lastCode = unreachable ? 'inaccessible' : 'conflict';
+    if (unreachable && this.#pending.size === 0) {
+      const what = `No majority of the voters of ${this.#target.object} answers (${reasons})`;
+      return this.#finish({ status: 'failed', error: new HoldfastError('inaccessible', what) });
+    }
+    this.#retryLater();
+  }
+
+  #retryLater(): void {
+    const bound = Math.min(backOffMs.most, backOffMs.least * 2 ** Math.min(this.#tries, 10));
+    this.#timer = this.#context.clock.after(bound * (0.5 + this.#context.random.next() / 2), () =>
+      this.#prepare(),
+    );
+  }
+
+  /** With promises of a majority for `ballot`; `fromMemory`: they are those of the last success. */
+  #proceed(ballot: Ballot, found: Found, fromMemory: boolean, behind: readonly Lagging[]): void {
+    if (this.#switchVoters(found)) return;
+    if (this.#pending.size > 0) {
+      const mine = found.history.map(formatBallot).find((key) => this.#pending.has(key));
+      if (mine !== undefined && found.record !== null) {
+        const record = this.#pending.get(mine) as ObjectRecord;
+        return this.#accept(ballot, found.record, found, (at) => ({
+          status: 'committed',
+          record,
+          ballot: at,
+        }));
+      }
+      if (!this.#didNotHappenIn(found)) return this.#finish(this.#unknown());
+      this.#base = found.history[0] ?? null;
+    }
+    const decision = this.#settling === null ? this.#ask(found.record) : null;
+    const write = decision !== null && 'write' in decision ? decision.write : null;
+    if (write !== null && write !== found.record) {
+      if (this.#pending.size === 0) this.#base = found.history[0] ?? null;
+      return this.#accept(ballot, write, found, (at) => ({
+        status: 'committed',
+        record: write,
+        ballot: at,
+      }));
+    }
+    const outcome = (at: Ballot | null): Outcome => {
+      if (this.#settling !== null) return this.#settling;
+      if (decision !== null && 'refuse' in decision) {
+        return { status: 'refused', error: decision.refuse, record: found.record, ballot: at };
+      }
+      return { status: 'committed', record: found.record as ObjectRecord, ballot: at as Ballot };
+    };
+    if (found.record === null) {
+      // Nothing can be accepted in order to end what is pending.
+      return this.#finish(this.#pending.size > 0 ? this.#unknown() : outcome(null));
+    }
+    if (fromMemory || !found.committed || this.#pending.size > 0) {
+      return this.#accept(ballot, found.record, found, outcome);
+    }
+    if (behind.length > 0) this.#context.teach(found, behind);
+    if (behind.some(({ knows }) => knows !== 'nothing')) this.#context.announce(found);
+    this.#finish(outcome(found.ballot));
+  }
+
+  /** Whether what is found proves that no pending record is a part of it. */
+  #didNotHappenIn(found: Found): boolean {
+    if (compareBallots(found.ballot, this.#oldestPending) < 0) return true;
+    const base = this.#base;
+    return base !== null && found.history.some((ballot) => compareBallots(ballot, base) === 0);
+  }
+
+  #ask(current: ObjectRecord | null): Decision {
+    let decision: Decision;
+    try {
+      decision = this.#decide(current);
+    } catch (error) {
+      return { refuse: asHoldfastError(error, 'bad-request') };
+    }
+    if (!('write' in decision) || decision.write === current) return decision;
+    const problem = this.#problem(decision.write);
+    return problem === null ? decision : { refuse: new HoldfastError('bad-request', problem) };
+  }
+
+  #problem(record: ObjectRecord): string | null {
+    const { object } = this.#target;
+    if (record.id !== object) return `The record of ${record.id} was written to ${object}`;
+    if (!sameVoters(record.voters, this.#voters))
+      return `The voters of ${object} can not be changed so`;
+    const bytes = encoder.encode(JSON.stringify(record)).length;
+    if (bytes <= limits.maxRecordBytes) return null;
+    return `The record of ${object} has ${bytes} bytes; at most ${limits.maxRecordBytes} are allowed`;
+  }
+
+  /** Proposes `record`: what was found, or what replaces it. */
+  #accept(
+    ballot: Ballot,
+    record: ObjectRecord,
+    found: Found,
+    outcome: (at: Ballot) => Outcome,
+  ): void {
+    const { object } = this.#target;
+    const writes = record !== found.record;
+    const history: History = writes
+      ? [ballot, ...found.history].slice(0, historyLength)
+      : found.history;
+    const nextBallot = this.#context.newBallot();
+    const voters = this.#voters;
+    const needed = majority(voters.length);
+    this.#writing = writes;
+    this.#context.remember(object, null);
+    this.#broadcast(
+      'register.accept',
+      { object, ballot, record, history, nextBallot },
+      (tally, graceOver) => {
+        if (tally.accepted.length >= needed) {
+          this.#enter();
+          const chosen: Found = { ballot, record, history, committed: true };
+          this.#context.remember(object, { ballot: nextBallot, found: chosen, voters });
+          const learners = voters.map((voter): Lagging => {
+            return { voter, knows: tally.accepted.includes(voter) ? 'record' : 'older' };
+          });
+          this.#context.teach(chosen, learners);
+          this.#context.announce(chosen);
+          this.#finish(outcome(ballot));
+        } else if (tally.accepted.length + tally.outstanding < needed) {
+          // If nobody took it, the last answers may make sure that nothing is pending.
+          if (tally.accepted.length === 0 && tally.outstanding > 0 && !graceOver) return 'wait';
+          this.#enter();
+          this.#acceptFailed(ballot, record, found, tally);
+        }
+        return 'more';
+      },
+    );
+  }
+
+  #acceptFailed(ballot: Ballot, record: ObjectRecord, found: Found, tally: Tally): void {
+    this.#writing = false;
+    const maybe =
+      tally.accepted.length > 0 ||
+      tally.outstanding > 0 ||
+      tally.silent.some((voter) => !voter.definite);
+    const writes = record !== found.record;
+    if (writes && maybe) {
+      if (this.#pending.size === 0) this.#oldestPending = ballot;
+      this.#pending.set(formatBallot(ballot), record);
+    }
+    if (tally.leased.length > 0) return this.#leased(writes, found, tally);
+    this.#noMajority(tally);
+  }
+
+  #leased(writes: boolean, found: Found, tally: Tally): void {
+    const locks = tally.leased.flatMap(({ lock }) => (lock === null ? [] : [lock]));
+    const foundEndsLock = locks.some((lock) => !sameLock(lock, lockOf(found.record)));
+    this.#lastReason = 'a lease protects its lock';
+    this.#leasedTries += 1;
+    this.#protectedLocks.push(...locks);
+    // What was found ends the lock (a record that a minority took): another quorum may keep it.
+    if (foundEndsLock && this.#leasedTries <= maxLeasedTries) return this.#prepare();
+    const outcome = this.#lockHeld(tally);
+    if (this.#pending.size === 0) return this.#finish(outcome);
+    this.#settling = outcome;
+    if (writes) this.#prepare();
+    else this.#retryLater();
+  }
+
+  #lockHeld(tally: Tally): Outcome {
+    const { object } = this.#target;
+    const waits = tally.leased.map(({ remainingMs }) => remainingMs).sort((a, b) => a - b);
+    const missing = Math.max(1, majority(this.#voters.length) - tally.accepted.length);
+    const remainingMs = waits[Math.min(missing, waits.length) - 1] as number;
+    const holder = tally.leased.find(({ lock }) => lock !== null)?.lock?.holder ?? 'another host';
+    const error = new HoldfastError(
+      'lock-held',
+      `The lock of ${object} is held by ${holder}, whose lease runs for ${Math.ceil(remainingMs)} ms more`,
+    );
+    return { status: 'failed', error, remainingMs };
+  }
+
+  /** Sends to all voters; `evaluate` is called after each answer until the next phase is entered. */
+  #broadcast(
+    type: 'register.prepare' | 'register.accept',
+    body: object,
+    evaluate: (tally: Tally, graceOver: boolean) => 'wait' | 'more',
+  ): void {
+    const phase = this.#enter();
+    const tally = emptyTally(this.#voters.length);
+    let graceOver = false;
+    const consider = () => {
+      if (this.#phase !== phase || evaluate(tally, graceOver) === 'more' || this.#timer !== null)
+        return;
+      this.#timer = this.#context.clock.after(graceMs, () => {
+        graceOver = true;
+        consider();
+      });
+    };
+    for (const voter of this.#voters) {
+      this.#context.ask(voter, type, { ...body, voter }, (error, answer) => {
+        if (this.#phase !== phase || this.#finished) return;
+        if (error === null && answer.answer === 'promised') this.#context.saw(answer.ballot);
+        if (error === null && answer.answer === 'outbid') this.#context.saw(answer.highest);
+        countAnswer(tally, voter, error, answer);
+        consider();
+      });
+    }
+  }
+
+  /** From here on, answers to earlier messages count no more. */
+  #enter(): number {
+    this.#timer?.cancel();
+    this.#timer = null;
+    this.#phase += 1;
+    return this.#phase;
+  }
+
+  #unknown(): Outcome {
+    const what = `Whether ${this.#target.object} was changed is not known: ${this.#lastReason}`;
+    return { status: 'failed', error: new HoldfastError('outcome-unknown', what) };
+  }
+
+  #finish(outcome: Outcome): void {
+    this.#enter();
+    this.#finished = true;
+    this.#done(outcome);
+  }
+}

@@ -1,0 +1,64 @@
+// Which promises a proposer goes by. Any majority of the promises received is a legal quorum (to
+// leave some out is the same as if they had been lost), and where nothing is known to be committed
+// the choice decides what the register goes on with. See docs/protocols/register.md.
+
+import { type Ballot, compareBallots } from '../../model/ballot.ts';
+import type { Lock, ObjectRecord } from '../../model/record.ts';
+import { lockOf } from './acceptor.ts';
+import type { History } from './messages.ts';
+
+/** What an acceptor reported, or what a quorum of them amounts to. */
+export interface Found {
+  readonly ballot: Ballot | null;
+  readonly record: ObjectRecord | null;
+  readonly history: History;
+  readonly committed: boolean;
+}
+
+export interface Choice {
+  readonly found: Found;
+  /** Whether further promises could not lead to a better choice. */
+  readonly settled: boolean;
+}
+
+/**
+ * The record of the highest ballot of a majority of the promises: of one whose record satisfies
+ * `prefer` if there is one, else of all. `promises` holds at least `majority` of them.
+ */
+export function chooseQuorum(
+  promises: readonly Found[],
+  majority: number,
+  prefer: (record: ObjectRecord | null) => boolean,
+): Choice {
+  const sorted = [...promises].sort((a, b) => compareBallots(b.ballot, a.ballot));
+  const all = withKnowledge(sorted[0] as Found, promises);
+  // What is committed is in every majority: there is nothing to choose.
+  if (all.committed || prefer(all.record)) return { found: all, settled: true };
+  for (const [index, candidate] of sorted.entries()) {
+    // The largest quorum with this record on top: all that are not newer.
+    const first = sorted.findIndex((other) => compareBallots(other.ballot, candidate.ballot) === 0);
+    if (first < index) continue;
+    if (sorted.length - first < majority) break;
+    if (prefer(candidate.record))
+      return { found: withKnowledge(candidate, promises), settled: true };
+  }
+  return { found: all, settled: false };
+}
+
+/** One acceptor's knowledge that the record is committed is as good as all acceptors'. */
+function withKnowledge(found: Found, promises: readonly Found[]): Found {
+  const committed = promises.some(
+    (other) => other.committed && compareBallots(other.ballot, found.ballot) === 0,
+  );
+  return { ...found, committed };
+}
+
+export function sameLock(a: Lock | null, b: Lock | null): boolean {
+  return a?.holder === b?.holder && a?.epoch === b?.epoch;
+}
+
+/** Whether the record keeps one of these locks, in which it names the holder and the epoch. */
+export function keepsLock(record: ObjectRecord | null, locks: readonly Lock[]): boolean {
+  const own = lockOf(record);
+  return own !== null && locks.some((lock) => sameLock(own, lock));
+}

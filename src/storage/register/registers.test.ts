@@ -1,0 +1,213 @@
+// The register as a whole against a linearizability check: random message orders, losses and
+// doublings, partitions, crashes that lose un-synced writes. The first part shows that the check
+// catches what it should: histories that nothing explains, and deliberate mistakes in the protocol.
+
+import { describe, expect, it } from 'vitest';
+import { linearize, type Operation } from '../../../test/support/linearizability.ts';
+import { type ClusterOptions, RegisterCluster } from '../../../test/support/register-cluster.ts';
+import { incarnation } from '../../model/ids.ts';
+import type { Journal } from '../journal/journal.ts';
+
+const harsh = { minDelayMs: 0.1, maxDelayMs: 30, loss: 0.03, duplicate: 0.05, reorder: true, detectMs: 50 };
+
+interface Verdict {
+  readonly problem: string | null;
+  readonly cluster: RegisterCluster;
+}
+
+/** One cluster's life with faults, then without; ends with a read at every host that must succeed. */
+async function live(options: ClusterOptions & { readonly operations?: number }): Promise<Verdict> {
+  const cluster = new RegisterCluster({ hosts: 5, network: harsh, ...options });
+  const { random, clock, network, hosts } = cluster;
+  await cluster.start();
+  network.faults = { ...network.faults, loss: 0, maxDelayMs: 1 };
+  await cluster.create();
+  network.faults = { ...network.faults, ...harsh, ...options.network };
+  for (let index = 0; index < (options.operations ?? 30); index += 1) {
+    const host = random.pick(hosts);
+    const dice = random.next();
+    if (!cluster.running.has(host)) {
+      if (dice < 0.5) await cluster.startHost(host);
+    } else if (dice < 0.45) {
+      for (let burst = random.below(3); burst >= 0; burst -= 1) cluster.append(host);
+    } else if (dice < 0.7) {
+      cluster.read(host);
+    } else if (dice < 0.82) {
+      cluster.crash(host, random.chance(0.7));
+    } else if (dice < 0.9) {
+      const cut = random.below(hosts.length);
+      network.partition(hosts.slice(0, cut), hosts.slice(cut));
+    } else {
+      network.healAll();
+    }
+    await clock.run(random.next() * random.pick([5, 50, 400]));
+  }
+  network.faults = { ...network.faults, loss: 0, duplicate: 0, maxDelayMs: 1 };
+  network.healAll();
+  for (const host of hosts) if (!cluster.running.has(host)) await cluster.startHost(host);
+  await clock.run(12_000);
+  const before = cluster.history.length;
+  for (const host of hosts) cluster.read(host);
+  await clock.run(9_000);
+  if (cluster.history.length !== before + hosts.length) {
+    return { problem: `a read failed at last: ${[...cluster.outcomes].join(' ')}`, cluster };
+  }
+  const chain = cluster.checkCommitted();
+  if (chain !== null) return { problem: chain, cluster };
+  const open = hosts.filter((host) => cluster.registers(host).openCount > 0);
+  if (open.length > 0) return { problem: `not finished at ${open.join()}`, cluster };
+  if (linearize('', cluster.history) !== null) return { problem: null, cluster };
+  const names = cluster.history.map(
+    ({ name, invokedAt, returnedAt }) => `${invokedAt.toFixed(1)}..${returnedAt.toFixed(1)} ${name}`,
+  );
+  return { problem: `not linearizable:\n${names.join('\n')}`, cluster };
+}
+
+/** The seeds of a range whose life shows a problem. */
+async function failures(
+  seeds: number,
+  options: Omit<ClusterOptions, 'seed'>,
+  enough: number,
+): Promise<number> {
+  let count = 0;
+  for (let seed = 0; seed < seeds && count < enough; seed += 1) {
+    const { problem } = await live({ seed, ...options }).catch((error: unknown) => ({
+      problem: String(error),
+    }));
+    if (problem !== null) count += 1;
+  }
+  return count;
+}
+
+describe('the check itself', () => {
+  const write = (name: string, invokedAt: number, returnedAt: number): Operation<string> => ({
+    name,
+    invokedAt,
+    returnedAt,
+    apply: (state) => state + name,
+  });
+  const read = (text: string, invokedAt: number, returnedAt: number): Operation<string> => ({
+    name: `read ${text}`,
+    invokedAt,
+    returnedAt,
+    apply: (state) => (state === text ? state : null),
+  });
+
+  it('explains what can be explained', () => {
+    expect(linearize('', [write('a', 0, 5), write('b', 1, 4), read('ba', 6, 7)])).not.toBe(null);
+    expect(linearize('', [write('a', 0, Infinity), read('', 6, 7), read('a', 8, 9)])).not.toBe(null);
+    expect(linearize('', [write('a', 0, Infinity), read('', 6, 7)])).not.toBe(null);
+    expect(linearize('', [write('a', 0, 9), read('a', 1, 2), read('a', 3, 4)])).not.toBe(null);
+  });
+
+  it('catches a stale read, a lost write, a write undone and a read from the future', () => {
+    expect(linearize('', [write('a', 0, 1), read('', 2, 3)])).toBe(null);
+    expect(linearize('', [write('a', 0, 1), write('b', 2, 3), read('b', 4, 5)])).toBe(null);
+    expect(linearize('', [write('a', 0, 9), read('a', 1, 2), read('', 3, 4)])).toBe(null);
+    expect(linearize('', [read('a', 0, 1), write('a', 2, 3)])).toBe(null);
+    expect(linearize('', [write('a', 0, Infinity), read('a', 6, 7), read('', 8, 9)])).toBe(null);
+    expect(linearize('', [read('x', 0, 1)])).toBe(null);
+  });
+
+  it('agrees with trying all orders', () => {
+    // Small random histories against the obvious algorithm.
+    for (let seed = 0; seed < 400; seed += 1) {
+      let value = seed * 7919 + 1;
+      const next = (bound: number) => {
+        value = (value * 1103515245 + 12345) % 2147483648;
+        return Math.floor((value / 2147483648) * bound);
+      };
+      const operations = Array.from({ length: 4 }, (_, index) => {
+        const at = next(8);
+        const end = at + 1 + next(5);
+        const letter = 'abcd'[index] as string;
+        return next(2) === 0 ? write(letter, at, end) : read(['', 'a', 'b', 'ab', 'ba'][next(5)] ?? '', at, end);
+      });
+      expect(linearize('', operations) !== null).toBe(anyOrder('', operations));
+    }
+  });
+
+  function anyOrder(state: string, rest: Operation<string>[]): boolean {
+    if (rest.length === 0) return true;
+    return rest.some((operation) => {
+      if (rest.some((other) => other.returnedAt < operation.invokedAt)) return false;
+      const next = operation.apply(state);
+      return next !== null && anyOrder(next, rest.filter((other) => other !== operation));
+    });
+  }
+});
+
+describe('deliberate mistakes are caught', () => {
+  it('an acceptor that answers before its state is durable', async () => {
+    const journal = (real: Journal): Journal => ({
+      ...facade(real),
+      append(entry, done) {
+        real.append(entry, () => {});
+        done(null);
+      },
+    });
+    expect(await failures(60, { journal }, 1)).toBeGreaterThan(0);
+  });
+
+  it('an acceptor that forgets its promises at a restart', async () => {
+    const journal = (real: Journal): Journal => ({
+      ...facade(real),
+      begin: (replay, live) =>
+        real.begin((bytes) => {
+          const entry = JSON.parse(new TextDecoder().decode(bytes));
+          if ('state' in entry) entry.state.promised = null;
+          replay(new TextEncoder().encode(JSON.stringify(entry)));
+        }, live),
+    });
+    expect(await failures(300, { journal }, 1)).toBeGreaterThan(0);
+  });
+
+  it('a proposer that uses its ballots again after a restart', async () => {
+    const journal = (real: Journal): Journal => ({
+      ...facade(real),
+      superblock: {
+        ...real.superblock,
+        state: { ...real.superblock.state, incarnation: incarnation(1) },
+      },
+    });
+    expect(await failures(200, { journal }, 1)).toBeGreaterThan(0);
+  });
+
+  function facade(real: Journal): Journal {
+    return {
+      superblock: real.superblock,
+      failure: null,
+      begin: (replay, live) => real.begin(replay, live),
+      append: (entry, done) => real.append(entry, done),
+      appendLazily: (entry) => real.appendLazily(entry),
+      close: () => real.close(),
+    };
+  }
+});
+
+describe('the register is linearizable', () => {
+  it('with lost, doubled and overtaking messages, partitions, crashes and lost writes', async () => {
+    const outcomes = new Map<string, number>();
+    for (let seed = 1000; seed < 1250; seed += 1) {
+      const { problem, cluster } = await live({ seed });
+      expect(problem, `seed ${seed}`).toBe(null);
+      for (const [what, count] of cluster.outcomes) outcomes.set(what, (outcomes.get(what) ?? 0) + count);
+    }
+    // The faults left enough to be checked.
+    expect(outcomes.get('committed')).toBeGreaterThan(1000);
+    expect(outcomes.get('outcome-unknown')).toBeGreaterThan(10);
+  });
+
+  it('with a journal that is compacted all the time', async () => {
+    const bounds = { checkpointBytes: 4096, checkpointFactor: 1, batchBytes: 2048 };
+    for (let seed = 2000; seed < 2040; seed += 1) {
+      expect((await live({ seed, bounds })).problem, `seed ${seed}`).toBe(null);
+    }
+  });
+
+  it('with five voters', async () => {
+    for (let seed = 3000; seed < 3040; seed += 1) {
+      expect((await live({ seed, voters: 5 })).problem, `seed ${seed}`).toBe(null);
+    }
+  });
+});

@@ -1,0 +1,60 @@
+// The answers to one broadcast of a change, counted.
+
+import { compareBallots } from '../../model/ballot.ts';
+import type { HoldfastError } from '../../model/errors.ts';
+import type { Lock, Voter } from '../../model/record.ts';
+import type { AcceptorAnswer } from './messages.ts';
+import type { Found } from './quorum.ts';
+
+export interface Tally {
+  outstanding: number;
+  readonly promised: { readonly voter: Voter; readonly found: Found }[];
+  readonly accepted: Voter[];
+  readonly leased: { readonly remainingMs: number; readonly lock: Lock | null }[];
+  /** Why voters gave no answer of the protocol; `definite`: they did not and will not do it. */
+  readonly silent: { readonly voter: Voter; readonly definite: boolean; readonly reason: string }[];
+}
+
+export function emptyTally(voters: number): Tally {
+  return { outstanding: voters, promised: [], accepted: [], leased: [], silent: [] };
+}
+
+export function countAnswer(
+  tally: Tally,
+  voter: Voter,
+  error: HoldfastError | null,
+  answer: AcceptorAnswer,
+): void {
+  tally.outstanding -= 1;
+  if (error !== null) {
+    // A bad request was refused before anything was done; all else may have been done.
+    const definite = error.code === 'bad-request';
+    tally.silent.push({ voter, definite, reason: error.message });
+  } else if (answer.answer === 'promised') {
+    const { ballot, record, history, committed } = answer;
+    tally.promised.push({ voter, found: { ballot, record, history, committed } });
+  } else if (answer.answer === 'accepted') {
+    tally.accepted.push(voter);
+  } else if (answer.answer === 'leased') {
+    tally.leased.push({ remainingMs: answer.remainingMs, lock: answer.lock });
+  } else if (answer.answer === 'notVoter') {
+    tally.silent.push({ voter, definite: true, reason: answer.reason });
+  }
+}
+
+/** A voter that does not know of a chosen record, or not that it is chosen. */
+export interface Lagging {
+  readonly voter: Voter;
+  readonly knows: 'nothing' | 'older' | 'record';
+}
+
+/** The voters that answered and do not know what is found as committed. */
+export function lagging(found: Found, tally: Tally): Lagging[] {
+  const promised = tally.promised.flatMap(({ voter, found: own }): Lagging[] => {
+    const order = compareBallots(own.ballot, found.ballot);
+    if (order > 0 || (order === 0 && own.committed)) return [];
+    return [{ voter, knows: order === 0 ? 'record' : 'older' }];
+  });
+  const missing = tally.silent.filter(({ definite }) => definite);
+  return [...promised, ...missing.map(({ voter }): Lagging => ({ voter, knows: 'nothing' }))];
+}

@@ -1,0 +1,216 @@
+// Making and removing the objects of a VM. Both are several steps under the VM's lock, in an order
+// that leaves nothing half-made: the namespace object comes first and names all that is to be made,
+// and goes last. Whoever finds a VM that is not `ready` with a free lock removes what is there.
+
+import { asHoldfastError, HoldfastError } from '../model/errors.ts';
+import { epoch, type HostId, objectId, revision, type VmId, vmId } from '../model/ids.ts';
+import type { JsonValue } from '../model/json.ts';
+import type { Timings } from '../model/limits.ts';
+import { components, type DiskRecord, type NamespaceRecord } from '../model/record.ts';
+import type { VmSpec } from '../model/vm.ts';
+import type { Peer } from '../peer/peer.ts';
+import type { Clock, Timer } from '../ports/clock.ts';
+import type { Log } from '../ports/log.ts';
+import type { Random } from '../ports/random.ts';
+import type { Directory } from './directory/directory.ts';
+import type { CreateComponent } from './disk/messages.ts';
+import type { LeaseHolder } from './lease/holder.ts';
+import type { Locks } from './locks.ts';
+import { blueprint, type PlacementHost, placeObject } from './placement/placement.ts';
+import type { Records } from './records.ts';
+
+const createTimeoutMs = 5000;
+
+export interface VmObjects {
+  create(spec: VmSpec): Promise<VmId>;
+  remove(vm: VmId): Promise<void>;
+  start(): void;
+  stop(): void;
+}
+
+export function createVmObjects(options: {
+  readonly peer: Peer;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly timings: Timings;
+  readonly directory: Directory;
+  readonly records: Records;
+  readonly locks: Locks;
+  readonly holder: LeaseHolder;
+  readonly placementHosts: () => PlacementHost[];
+  readonly isReachable: (host: HostId) => boolean;
+}): VmObjects {
+  const { peer, clock, random, log, directory, records, locks } = options;
+  const names = new Set<string>();
+  const cleaning = new Set<VmId>();
+  let timer: Timer | null = null;
+
+  function plan(spec: VmSpec): { namespace: NamespaceRecord; disks: DiskRecord[] } {
+    const vm = vmId(random.id());
+    const hosts = options.placementHosts();
+    const used = new Map<HostId, number>();
+    let together: readonly HostId[] = [];
+    const disks = spec.disks.map((disk): DiskRecord => {
+      const free = hosts.map((host) => ({
+        ...host,
+        freeBytes: host.freeBytes - (used.get(host.host) ?? 0),
+      }));
+      const placed = placeObject(disk.policy, disk.sizeBytes, free, together);
+      if (together.length === 0) together = placed.voters.map((voter) => voter.host);
+      for (const { host } of placed.dataHosts) used.set(host, (used.get(host) ?? 0) + disk.sizeBytes);
+      const id = objectId(random.id());
+      const tree = blueprint(id, disk.policy, disk.sizeBytes, placed.dataHosts);
+      return {
+        kind: 'disk',
+        id,
+        vm,
+        name: disk.name,
+        revision: revision(0),
+        policy: disk.policy,
+        voters: placed.voters,
+        sizeBytes: disk.sizeBytes,
+        blueprint: tree,
+        inSync: components(tree).map((component) => component.id),
+        fence: { epoch: epoch(0), open: 0 },
+      };
+    });
+    // The namespace object survives whatever any of the disks survives.
+    const policy = spec.disks.reduce(
+      (most, disk) => (disk.policy.failuresToTolerate > most.failuresToTolerate ? disk.policy : most),
+      { failuresToTolerate: Math.min(1, Math.floor((hosts.length - 1) / 2)), stripes: 1 },
+    );
+    const placed = placeObject({ ...policy, stripes: 1 }, 0, hosts, together);
+    const namespace: NamespaceRecord = {
+      kind: 'namespace',
+      id: objectId(random.id()),
+      vm,
+      name: spec.name,
+      revision: revision(0),
+      policy: { ...policy, stripes: 1 },
+      voters: placed.voters,
+      lifecycle: 'creating',
+      lock: { holder: peer.self, epoch: epoch(1) },
+      metadata: {},
+      files: {
+        'vm.json': JSON.stringify(spec),
+        ...Object.fromEntries(disks.map((disk) => [`${disk.name}.json`, descriptor(disk)])),
+      },
+      disks: disks.map((disk) => disk.id),
+    };
+    return { namespace, disks };
+  }
+
+  function assertNameFree(name: string): void {
+    const other = directory.namespaces().find((record) => record.name === name);
+    if (other === undefined && !names.has(name)) return;
+    const state = other === undefined || other.lifecycle === 'creating' ? ' (it is being made)' : '';
+    throw new HoldfastError('name-in-use', `There is a VM named ${name} already${state}`);
+  }
+
+  async function makeComponents(disk: DiskRecord): Promise<void> {
+    await Promise.all(
+      components(disk.blueprint).map((component) => {
+        const request: CreateComponent = {
+          component: component.id,
+          object: disk.id,
+          sizeBytes: component.sizeBytes,
+        };
+        return peer.ask(component.host, 'component.create', request as unknown as JsonValue, createTimeoutMs);
+      }),
+    );
+  }
+
+  async function create(spec: VmSpec): Promise<VmId> {
+    assertNameFree(spec.name);
+    const { namespace, disks } = plan(spec);
+    const { vm } = namespace;
+    names.add(spec.name);
+    locks.busy(vm, true);
+    try {
+      await records.create(namespace);
+      for (const disk of disks) {
+        await makeComponents(disk);
+        await records.create(disk);
+      }
+      await records.changeNamespace(vm, (current) => ({
+        ...current,
+        lifecycle: 'ready',
+        lock: { holder: null, epoch: current.lock.epoch },
+      }));
+      return vm;
+    } catch (error) {
+      log.warn(`VM ${spec.name} could not be made: ${asHoldfastError(error).message}`, { vm });
+      await removeObjects(namespace).catch((cleanup: unknown) => {
+        log.warn(`what was made of VM ${spec.name} goes later: ${String(cleanup)}`, { vm });
+      });
+      throw error;
+    } finally {
+      names.delete(spec.name);
+      locks.busy(vm, false);
+    }
+  }
+
+  /** The disks first: as long as the namespace object stands, what remains can be found. */
+  async function removeObjects(namespace: NamespaceRecord): Promise<void> {
+    for (const object of namespace.disks) {
+      const described = Object.values(namespace.files)
+        .map((file) => JSON.parse(file) as { object?: string; voters?: NamespaceRecord['voters'] })
+        .find((file) => file.object === object);
+      const voters = directory.disk(object)?.voters ?? described?.voters ?? namespace.voters;
+      if (!directory.isDeleted(object)) await records.bury(object, namespace.vm, voters);
+    }
+    await records.bury(namespace.id, namespace.vm, namespace.voters);
+    options.holder.drop(namespace.vm);
+    options.holder.forget(namespace.vm);
+  }
+
+  async function remove(vm: VmId): Promise<void> {
+    const record = directory.namespace(vm);
+    if (record === null) throw new HoldfastError('unknown-vm', `VM ${vm} is not known on ${peer.self}`);
+    cleaning.add(vm);
+    try {
+      const epochTaken = await locks.lock(vm, {}, (current) => ({ ...current, lifecycle: 'removing' }));
+      try {
+        await removeObjects(directory.namespace(vm) ?? record);
+      } catch (error) {
+        await locks.unlock(vm, epochTaken).catch(() => undefined);
+        throw error;
+      }
+    } finally {
+      cleaning.delete(vm);
+    }
+  }
+
+  /** Removes what a host that failed meanwhile has left half-made or half-removed. */
+  function janitor(): void {
+    timer = clock.after(options.timings.directorySyncMs, janitor);
+    for (const record of directory.namespaces()) {
+      if (record.lifecycle === 'ready' || cleaning.has(record.vm) || names.has(record.name)) continue;
+      const first = record.voters.map((one) => one.host).find((host) => options.isReachable(host));
+      if (first !== peer.self) continue;
+      remove(record.vm).then(
+        () => log.info(`removed VM ${record.name}, which was left half-${record.lifecycle}`),
+        (error: unknown) => log.debug(`VM ${record.name} is not removed yet: ${String(error)}`),
+      );
+    }
+  }
+
+  return {
+    create,
+    remove,
+    start: janitor,
+    stop: () => timer?.cancel(),
+  };
+}
+
+/** What `<disk>.json` in the namespace object says: enough to find and to remove the disk object. */
+function descriptor(disk: DiskRecord): string {
+  return JSON.stringify({
+    object: disk.id,
+    name: disk.name,
+    sizeBytes: disk.sizeBytes,
+    policy: disk.policy,
+    voters: disk.voters,
+  });
+}

@@ -1,0 +1,466 @@
+// The command line against a real API server with a fake manager: what is said, where, and with which
+// exit status.
+
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type ApiServer, serveApi } from '../../src/api/server.ts';
+import type { Io } from '../../src/cli/io.ts';
+import { runCli } from '../../src/cli/program.ts';
+import { readConfig } from '../../src/daemon/config.ts';
+import { HoldfastError } from '../../src/model/errors.ts';
+import { FakeManager, silentLog } from './fake-manager.ts';
+
+let folder: string;
+let socket: string;
+let manager: FakeManager;
+let server: ApiServer;
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'hf-cli-'));
+  socket = join(folder, 'api.sock');
+  manager = new FakeManager();
+  const createToken = async (): Promise<string> => 'secret';
+  server = await serveApi({
+    socketPath: socket,
+    manager,
+    hostCommands: { createToken },
+    log: silentLog,
+  });
+});
+afterEach(async () => {
+  await server.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+interface Outcome {
+  readonly status: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function run(args: readonly string[], options: Partial<Io> = {}): Promise<Outcome> {
+  let out = '';
+  let err = '';
+  const io: Io = {
+    out: (text) => (out += text),
+    err: (text) => (err += text),
+    closed: new AbortController().signal,
+    errIsTerminal: false,
+    env: { HOME: folder },
+    style: (_format, text) => text,
+    ...options,
+  };
+  const status = await runCli(args, io);
+  return { status, out, err };
+}
+
+/** With the socket of the test's server. */
+const cli = (...args: string[]): Promise<Outcome> => run([...args, '--socket', socket]);
+
+const file = (name: string, text: string): string => {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+};
+
+const create = ['vm', 'create', 'web', '--memory', '96MiB', '--disk', '256MiB'];
+
+describe('exit status 2, one line what, one line what to do', () => {
+  it.each<[string, string[], RegExp]>([
+    ['an unknown command', ['vm', 'crate'], /unknown command 'crate'/i],
+    ['an unknown option', ['vm', 'list', '--al'], /unknown option '--al'/i],
+    ['a missing argument', ['vm', 'start'], /missing required argument 'name'/i],
+    ['an argument too many', ['vm', 'list', 'x'], /too many arguments/i],
+    ['a missing option', ['host', 'run'], /required option '--config <file>' not specified/i],
+    ['a wrong format', ['vm', 'list', '--output', 'xml'], /Allowed choices are table, json/],
+    [
+      'no size',
+      ['vm', 'create', 'a', '--memory', 'much', '--disk', '1GiB'],
+      /Expected a size such as/,
+    ],
+    [
+      'a negative size',
+      ['vm', 'create', 'a', '--memory', '-5MiB', '--disk', '1GiB'],
+      /'-5MiB' is invalid/,
+    ],
+    [
+      'a negative disk',
+      ['vm', 'create', 'a', '--memory', '96MiB', '--disk', '-1'],
+      /'-1' is invalid/,
+    ],
+    [
+      'too little memory',
+      ['vm', 'create', 'a', '--memory', '1', '--disk', '1GiB'],
+      /from 16MiB to 16TiB/,
+    ],
+    [
+      'an odd disk',
+      ['vm', 'create', 'a', '--memory', '96MiB', '--disk', '2000001'],
+      /multiple of 4096/,
+    ],
+    [
+      'a bad name',
+      ['vm', 'create', 'A_b', '--memory', '96MiB', '--disk', '1GiB'],
+      /'A_b' is invalid/,
+    ],
+    ['no memory', ['vm', 'create', 'a', '--disk', '1GiB'], /--memory is missing/],
+    [
+      'no name',
+      ['vm', 'create', '--memory', '96MiB', '--disk', '1GiB'],
+      /name of the VM is missing/,
+    ],
+    ['no processor', [...create, '--cpus', '0'], /whole number from 1 to 512/],
+    ['too few hosts', ['demo', '--hosts', '2'], /whole number from 3 to 9/],
+    ['a stop of nothing', ['demo', '--stop'], /--stop needs --context/],
+    [
+      'two tokens',
+      [
+        'host',
+        'join',
+        '--token',
+        'a',
+        '--token-file',
+        'b',
+        '--name',
+        'n',
+        '--dir',
+        'd',
+        '--storage-address',
+        'a:1',
+        '--ha-address',
+        'a:2',
+      ],
+      /Either --token or --token-file/,
+    ],
+    ['no context file', ['vm', 'list', '--context', '/nowhere/context'], /can not be read/],
+    ['context and socket', ['vm', 'list', '--context', 'a', '--socket', 'b'], /exclude each other/],
+  ])('%s', async (_what, args, message) => {
+    const { status, out, err } = await run(args);
+    expect(err).toMatch(message);
+    expect(err.trimEnd().split('\n')).toHaveLength(2);
+    expect(err).toMatch(/^error: /);
+    expect({ status, out }).toEqual({ status: 2, out: '' });
+    expect(manager.calls).toEqual([]);
+  });
+
+  it('is JSON with --output json', async () => {
+    const { status, out, err } = await run(['vm', 'start', '--output', 'json']);
+    expect({ status, out }).toEqual({ status: 2, out: '' });
+    expect(JSON.parse(err)).toEqual({
+      error: {
+        code: 'wrong-usage',
+        message: "Missing required argument 'name'.",
+        todo: expect.stringMatching(/--help/),
+      },
+    });
+  });
+
+  it('shows help where a command is missing, on standard error', async () => {
+    const { status, out, err } = await run(['vm']);
+    expect({ status, out }).toEqual({ status: 2, out: '' });
+    expect(err).toMatch(/create .*\n\s+start/s);
+  });
+
+  it('help that was asked for is no error', async () => {
+    const { status, out, err } = await run(['vm', 'create', '--help']);
+    expect({ status, err }).toEqual({ status: 0, err: '' });
+    expect(out).toMatch(/--memory <size>/);
+    expect(await run(['--version'])).toMatchObject({ status: 0, out: '0.1.0\n' });
+  });
+});
+
+describe('exit status 1', () => {
+  it('says what the host said', async () => {
+    expect(await cli('vm', 'show', 'nobody')).toEqual({
+      status: 1,
+      out: '',
+      err: 'error: There is no VM nobody.\nRun `holdfast vm list` to see the VMs that this host knows.\n',
+    });
+  });
+
+  it('as JSON too', async () => {
+    manager.add('web');
+    const { status, out, err } = await cli(...create, '--output', 'json');
+    expect({ status, out }).toEqual({ status: 1, out: '' });
+    expect(JSON.parse(err).error).toMatchObject({
+      code: 'name-in-use',
+      todo: /Choose another/ as never,
+    });
+  });
+
+  it('for an unknown policy, which only the host knows', async () => {
+    const { status, err } = await cli(...create, '--policy', 'gold');
+    expect(status).toBe(1);
+    expect(err).toMatch(/`policy` is "gold": expected one of the policies default, /);
+  });
+
+  it('where no host answers', async () => {
+    const { status, err } = await run(['vm', 'list', '--socket', join(folder, 'none.sock')]);
+    expect(status).toBe(1);
+    expect(err).toMatch(/No host answers.*there is no such socket/);
+  });
+
+  it('keeps a message of many lines on one', async () => {
+    manager.failure = new HoldfastError('no-capacity', 'First\n  second');
+    expect((await cli(...create)).err).toMatch(/^creating web \.\.\.\nerror: First second\n.*\n$/);
+  });
+});
+
+describe('vm', () => {
+  it('create sends what the options say', async () => {
+    const { status, out, err } = await cli(
+      ...create,
+      ...[
+        '--disk',
+        '1GiB',
+        '--cpus',
+        '2',
+        '--policy',
+        'mirror-3',
+        '--boot',
+        'disk',
+        '--unprotected',
+      ],
+    );
+    expect({ status, out, err }).toEqual({
+      status: 0,
+      out: 'web is there, id id-web, switched off.\n',
+      err: 'creating web ...\n',
+    });
+    expect(manager.calls).toEqual([
+      [
+        'createVm',
+        {
+          name: 'web',
+          memoryBytes: 96 * 2 ** 20,
+          disks: [{ sizeBytes: 2 ** 28 }, { sizeBytes: 2 ** 30 }],
+          cpus: 2,
+          policy: 'mirror-3',
+          boot: 'disk',
+          protected: false,
+        },
+      ],
+    ]);
+  });
+
+  it('create boots the built-in guest unless told otherwise', async () => {
+    await cli(...create);
+    expect(manager.calls[0]?.[1]).toMatchObject({ boot: 'counter' });
+  });
+
+  it('shows progress in place on a terminal, and none with JSON', async () => {
+    const terminal = await run([...create, '--socket', socket], { errIsTerminal: true });
+    expect(terminal.err).toBe('\rcreating web ...\r\u001b[K');
+    expect((await cli('vm', 'start', 'web', '--output', 'json')).err).toBe('');
+  });
+
+  it('starts, stops and removes', async () => {
+    manager.add('web');
+    expect((await cli('vm', 'start', 'web', '--on', 'host-2')).out).toBe(
+      'web is running on host-2.\n',
+    );
+    expect((await cli('vm', 'stop', 'web', '--force')).out).toBe('web is off.\n');
+    expect((await cli('--output', 'json', 'vm', 'remove', 'web')).out).toBe(
+      '{\n  "removed": "web"\n}\n',
+    );
+    expect(manager.calls).toEqual([
+      ['startVm', 'web', { on: 'host-2' }],
+      ['stopVm', 'web', { force: true }],
+      ['removeVm', 'web'],
+    ]);
+  });
+
+  it('list and show, for people', async () => {
+    expect((await cli('vm', 'list')).out).toMatch(/^There are no VMs/);
+    manager.add('web');
+    const list = (await cli('vm', 'list')).out;
+    expect(list).toMatch(/^NAME +POWER +HOST +READY +PROTECTION +MEMORY +DISKS +NOTE\n/);
+    expect(list).toMatch(/\nweb +off +- +no +unprotected: it is switched off +128 MiB +256 MiB\n$/);
+    const show = (await cli('vm', 'show', 'web')).out;
+    expect(show).toMatch(/^Name +web\n/);
+    expect(show).toMatch(
+      /\ndisk0 +256 MiB +1 failures +host-1 host-2 host-3 +host-1:active +disk0 lacks/,
+    );
+  });
+
+  it('list and show, for programs', async () => {
+    manager.add('web');
+    expect(JSON.parse((await cli('vm', 'list', '--output', 'json')).out)).toMatchObject([
+      { name: 'web' },
+    ]);
+    const show = JSON.parse((await cli('vm', 'show', 'web', '--output=json')).out);
+    expect(show).toMatchObject({ name: 'web', objects: [{ name: 'disk0' }] });
+  });
+});
+
+describe('vm create -f', () => {
+  const whole = `# a comment
+name: web
+memory: 96MiB
+disks:
+  - size: 256MiB
+    policy: mirror
+  - size: 1GiB
+policy:
+  failuresToTolerate: 0
+  stripes: 2
+priority: high
+`;
+
+  it('takes the VM from the file', async () => {
+    expect((await cli('vm', 'create', '-f', file('vm.yaml', whole))).status).toBe(0);
+    expect(manager.calls[0]?.[1]).toEqual({
+      name: 'web',
+      memoryBytes: 96 * 2 ** 20,
+      disks: [{ sizeBytes: 2 ** 28, policy: 'mirror' }, { sizeBytes: 2 ** 30 }],
+      policy: { failuresToTolerate: 0, stripes: 2 },
+      priority: 'high',
+      boot: 'counter',
+    });
+  });
+
+  it('under another name', async () => {
+    await cli('vm', 'create', 'other', '-f', file('vm.yaml', whole));
+    expect(manager.calls[0]?.[1]).toMatchObject({ name: 'other' });
+  });
+
+  it.each<[string, string, string, RegExp]>([
+    [
+      'an unknown key',
+      'priority: high',
+      'prority: high',
+      /line 11: unknown key `prority`: expected one/,
+    ],
+    ['an unknown key inside', 'size: 1GiB', 'sze: 1GiB', /line 7: unknown key `disks\[1\]\.sze`/],
+    ['a negative size', '96MiB', '-96MiB', /line 3: `memory` is "-96MiB": expected a size such as/],
+    ['a size out of bounds', '1GiB', '1B', /line 7: `disks\[1\]\.size` is 1: expected/],
+    ['a wrong policy', 'stripes: 2', 'stripes: 99', /line 8: `policy` is .*stripes \(1 to 12\)/],
+    ['no YAML', 'memory: 96MiB', 'memory: [', /line \d+: no valid YAML/],
+    ['a missing key', 'memory: 96MiB\n', '', /line 2: missing key `memory`: expected a size/],
+    ['a bad name', 'name: web', 'name: Web', /line 2: `name` is "Web": expected a name/],
+  ])('names key and line: %s', async (_what, from, to, message) => {
+    const { status, err } = await cli(
+      'vm',
+      'create',
+      '-f',
+      file('vm.yaml', whole.replace(from, to)),
+    );
+    expect(err).toMatch(message);
+    expect(err).toMatch(/vm\.yaml, line /);
+    expect(status).toBe(2);
+    expect(manager.calls).toEqual([]);
+  });
+
+  it('refuses what is no map, what is not there, and options beside it', async () => {
+    expect((await cli('vm', 'create', '-f', file('vm.yaml', '- 1\n'))).err).toMatch(/expected/);
+    expect((await cli('vm', 'create', '-f', file('vm.yaml', ''))).status).toBe(2);
+    expect((await cli('vm', 'create', '-f', join(folder, 'none.yaml'))).err).toMatch(
+      /can not be read/,
+    );
+    const both = await cli('vm', 'create', '-f', file('vm.yaml', whole), '--memory', '96MiB');
+    expect(both).toMatchObject({ status: 2, err: /--file and --memory exclude/ as never });
+  });
+});
+
+describe('cluster and hosts', () => {
+  it('status and list', async () => {
+    const status = (await cli('cluster', 'status')).out;
+    expect(status).toMatch(/Master +host-1\n/);
+    expect(status).toMatch(/host-2 +hostDown +failed .* no disk\n/);
+    expect(status).toMatch(/vm-b +storage +disk0 of vm-b lacks host-3\.\n/);
+    expect((await cli('host', 'list')).out).toMatch(
+      /^NAME +STATE .*\nhost-1 +master +reachable +1 +2 +2 GiB/,
+    );
+    expect(JSON.parse((await cli('cluster', 'status', '--output', 'json')).out)).toMatchObject({
+      master: 'host-1',
+    });
+  });
+
+  it('token', async () => {
+    expect((await cli('host', 'token')).out).toBe('secret\n');
+    expect(JSON.parse((await cli('host', 'token', '--output', 'json')).out)).toEqual({
+      token: 'secret',
+    });
+  });
+
+  it('init makes a host that can be run, and does not touch a folder in use', async () => {
+    const dir = join(folder, 'h1');
+    const args = ['cluster', 'init', '--dir', dir, '--host', 'host-1'];
+    const addresses = ['--storage-address', '127.0.0.1:7440', '--ha-address', '127.0.0.1:7441'];
+    const made = await run([...args, ...addresses, '--output', 'json']);
+    expect(made).toMatchObject({ status: 0, err: '' });
+    const { cluster, host, config } = JSON.parse(made.out);
+    expect({ cluster, host }).toEqual({ cluster: 'holdfast', host: 'host-1' });
+    expect(await readConfig(config)).toMatchObject({ name: 'host-1', cluster: 'holdfast' });
+    const again = await run([...args, ...addresses]);
+    expect(again).toMatchObject({ status: 1, err: /exists and is not empty/ as never });
+  });
+
+  it('join refuses what is no token', async () => {
+    const token = file('token', 'nonsense\n');
+    const args = ['--name', 'host-2', '--dir', join(folder, 'h2')];
+    const addresses = ['--storage-address', '127.0.0.1:7442', '--ha-address', '127.0.0.1:7443'];
+    const { status, out } = await run([
+      'host',
+      'join',
+      '--token-file',
+      token,
+      ...args,
+      ...addresses,
+    ]);
+    expect({ status, out }).toEqual({ status: 1, out: '' });
+  });
+});
+
+describe('the context', () => {
+  it('is a file, by option or environment, with paths from its folder', async () => {
+    const context = file('context', 'sockets: [dead.sock, api.sock]\n');
+    expect((await run(['host', 'list', '--context', context])).status).toBe(0);
+    const env = { HOLDFAST_CONTEXT: context };
+    expect((await run(['host', 'list'], { env })).status).toBe(0);
+  });
+
+  it('is the usual file otherwise', async () => {
+    execFileSync('mkdir', ['-p', join(folder, '.config/holdfast')]);
+    file('.config/holdfast/context', JSON.stringify({ sockets: [socket] }));
+    expect((await run(['host', 'list'])).status).toBe(0);
+  });
+
+  it('is checked', async () => {
+    const context = file('context', 'socket: api.sock\n');
+    const { status, err } = await run(['host', 'list', '--context', context]);
+    expect(status).toBe(2);
+    expect(err).toMatch(/unknown key `socket`: expected one of sockets, demo/);
+  });
+});
+
+describe('events', () => {
+  it('are followed until nobody reads any more', async () => {
+    manager.happen('one');
+    const closed = new AbortController();
+    let out = '';
+    const running = run(['events', '--output', 'json', '--socket', socket], {
+      closed: closed.signal,
+      out: (text) => {
+        out += text;
+        if (out.includes('two')) closed.abort();
+      },
+    });
+    await expect.poll(() => out).toMatch(/one/);
+    manager.happen('two');
+    expect((await running).status).toBe(0);
+    expect(
+      out
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line).text),
+    ).toEqual(['one', 'two']);
+  });
+
+  it('fail where no host answers', async () => {
+    expect((await run(['events', '--socket', join(folder, 'none.sock')])).status).toBe(1);
+  });
+});

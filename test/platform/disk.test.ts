@@ -1,0 +1,308 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { openLocalDisk } from '../../src/platform/disk.ts';
+import { openDiskFile } from '../../src/platform/disk-file.ts';
+import { writeFileDurably } from '../../src/platform/durable-file.ts';
+import { DiskError, type DiskFile } from '../../src/ports/disk.ts';
+import { cleanUp, compiled, temporaryFolder } from './fixture.ts';
+
+type Done = (error: DiskError | null) => void;
+
+function finished(action: (done: Done) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    action((error) => (error === null ? resolve() : reject(error)));
+  });
+}
+
+const write = (file: DiskFile, offset: number, ...chunks: Uint8Array[]) =>
+  finished((done) => file.write(offset, chunks, done));
+
+async function readBack(file: DiskFile, offset: number, length: number): Promise<Buffer> {
+  const target = Buffer.alloc(length, 0xee);
+  await finished((done) => file.read(offset, target, done));
+  return target;
+}
+
+async function makeDisk(folder?: string) {
+  const disk = await openLocalDisk(folder ?? join(await temporaryFolder(), 'store'));
+  cleanUp(() => disk.close());
+  return disk;
+}
+
+describe('a file of the store', () => {
+  it('reads what was written, zeros beyond the end, and knows its size', async () => {
+    const disk = await makeDisk();
+    const file = await disk.open('log', { create: true });
+    expect(file.sizeBytes).toBe(0);
+    await write(file, 3, Buffer.from('abc'), Buffer.alloc(0), Buffer.from('defg'));
+    expect(file.sizeBytes).toBe(10);
+    expect((await readBack(file, 1, 14)).toString('latin1')).toBe('\0\0abcdefg\0\0\0\0\0');
+    expect(await readBack(file, 100, 2)).toEqual(Buffer.alloc(2));
+    await finished((done) => file.sync(done));
+    await file.resize(5);
+    expect(file.sizeBytes).toBe(5);
+    await file.resize(8);
+    expect((await readBack(file, 0, 8)).toString('latin1')).toBe('\0\0\0ab\0\0\0');
+    await write(file, 8);
+    await file.close();
+    const again = await disk.open('log', { create: false });
+    expect(again.sizeBytes).toBe(8);
+    await again.close();
+  });
+
+  it('does what an array in memory does', async () => {
+    const disk = await makeDisk();
+    const offset = fc.nat(5000);
+    const operation = fc.oneof(
+      fc.record({
+        kind: fc.constant('write' as const),
+        offset,
+        parts: fc.array(fc.uint8Array({ maxLength: 600 })),
+      }),
+      fc.record({ kind: fc.constant('read' as const), offset, length: fc.nat(2000) }),
+      fc.record({ kind: fc.constant('resize' as const), size: offset }),
+    );
+    let count = 0;
+    const run = fc.asyncProperty(fc.array(operation), async (operations) => {
+      count += 1;
+      const file = await disk.open(`f${count}`, { create: true });
+      let model = Buffer.alloc(0);
+      const grow = (size: number) =>
+        Buffer.concat([model, Buffer.alloc(Math.max(0, size - model.length))]);
+      for (const step of operations) {
+        if (step.kind === 'resize') {
+          model = grow(step.size).subarray(0, step.size);
+          await file.resize(step.size);
+        } else if (step.kind === 'write') {
+          const bytes = Buffer.concat(step.parts);
+          if (bytes.length > 0) model = grow(step.offset + bytes.length);
+          bytes.copy(model, step.offset);
+          await write(file, step.offset, ...step.parts);
+        } else {
+          const wanted = grow(step.offset + step.length).subarray(
+            step.offset,
+            step.offset + step.length,
+          );
+          if (!wanted.equals(await readBack(file, step.offset, step.length))) return false;
+        }
+        if (file.sizeBytes !== model.length) return false;
+      }
+      await file.close();
+      return true;
+    });
+    await fc.assert(run, { numRuns: 30 });
+  });
+
+  it('takes more chunks at once than one system call does', async () => {
+    const disk = await makeDisk();
+    const file = await disk.open('many', { create: true });
+    const chunks = Array.from({ length: 3000 }, (_, index) => Buffer.from(`${index};`));
+    await write(file, 0, ...chunks);
+    expect(await readBack(file, 0, file.sizeBytes)).toEqual(Buffer.concat(chunks));
+    await file.close();
+  });
+
+  it('serves all who ask for a sync at the same time', async () => {
+    const disk = await makeDisk();
+    const file = await disk.open('synced', { create: true });
+    await write(file, 0, Buffer.from('x'));
+    await Promise.all(Array.from({ length: 50 }, () => finished((done) => file.sync(done))));
+    // Also one who asks again from within the callback.
+    await finished((done) => file.sync(() => file.sync(done)));
+    await file.close();
+  });
+
+  it('fails for good when a sync has failed', async () => {
+    const handle = await open('/dev/null', 'r+'); // can not be synced: EINVAL
+    const file = await openDiskFile(handle, 'device');
+    await write(file, 0, Buffer.from('x'));
+    await expect(finished((done) => file.sync(done))).rejects.toMatchObject({ kind: 'failed' });
+    await expect(finished((done) => file.sync(done))).rejects.toMatchObject({ kind: 'failed' });
+    await expect(write(file, 0, Buffer.from('x'))).rejects.toMatchObject({ kind: 'failed' });
+    await expect(file.resize(1)).rejects.toMatchObject({ kind: 'failed' });
+    await file.close();
+  });
+
+  it('says that the device is full', async () => {
+    const device = await openDiskFile(await open('/dev/full', 'r+'), 'device');
+    await expect(write(device, 0, Buffer.from('x'))).rejects.toMatchObject({ kind: 'full' });
+    expect(device.sizeBytes).toBe(0);
+    await device.close();
+
+    const folder = join(await temporaryFolder(), 'store');
+    mkdirSync(folder);
+    if (!mountTmpfs(folder, '1m')) return; // for root only; the device above has shown the error
+    const disk = await makeDisk(folder);
+    const file = await disk.open('big', { create: true });
+    const block = Buffer.alloc(300_000, 1);
+    let written = 0;
+    const fill = async () => {
+      for (; written < 10; written += 1) await write(file, written * block.length, block);
+    };
+    await expect(fill()).rejects.toMatchObject({ kind: 'full' });
+    expect(written).toBe(3);
+    expect(await readBack(file, 0, block.length)).toEqual(block);
+    expect(disk.space().freeBytes).toBeLessThan(block.length);
+    await file.resize(0); // space can be had again
+    await write(file, 0, block);
+    await file.close();
+  });
+});
+
+describe('the names of the store', () => {
+  it('never lead out of its folder', async () => {
+    const folder = await temporaryFolder();
+    const disk = await makeDisk(join(folder, 'store'));
+    writeFileSync(join(folder, 'secret'), 'secret');
+    const bad = [
+      '',
+      '/',
+      '/etc/passwd',
+      '../secret',
+      'a/../../secret',
+      '.',
+      './x',
+      'a//b',
+      'a/',
+      'x\0',
+      '.lock',
+    ];
+    for (const name of bad) {
+      await expect(disk.open(name, { create: true })).rejects.toBeInstanceOf(DiskError);
+      await expect(disk.remove(name)).rejects.toBeInstanceOf(DiskError);
+      await expect(disk.rename(name, 'x')).rejects.toBeInstanceOf(DiskError);
+    }
+    symlinkSync(join(folder, 'secret'), join(folder, 'store', 'link'));
+    await expect(disk.open('link', { create: false })).rejects.toMatchObject({ kind: 'failed' });
+    expect(readFileSync(join(folder, 'secret'), 'utf8')).toBe('secret');
+    await expect(disk.list('../')).rejects.toBeInstanceOf(DiskError);
+  });
+
+  it('are made, listed, renamed and removed', async () => {
+    const folder = join(await temporaryFolder(), 'deep', 'store');
+    const disk = await makeDisk(folder);
+    expect(await disk.list('components')).toEqual([]);
+    await expect(disk.open('components/b', { create: false })).rejects.toMatchObject({
+      kind: 'missing',
+    });
+    for (const name of ['components/b', 'components/a', 'top']) {
+      const file = await disk.open(name, { create: true });
+      await write(file, 0, Buffer.from(name));
+      await file.close();
+    }
+    expect(await disk.list('components')).toEqual(['components/a', 'components/b']);
+    expect(await disk.list('')).toEqual(['components/a', 'components/b', 'top']);
+    await disk.rename('components/a', 'components/b');
+    await disk.rename('components/b', 'other/c');
+    expect(readFileSync(join(folder, 'other/c'), 'utf8')).toBe('components/a');
+    await expect(disk.rename('components/b', 'x')).rejects.toMatchObject({ kind: 'missing' });
+    await disk.remove('other/c');
+    await disk.remove('other/c');
+    await disk.remove('never/was');
+    expect(await disk.list('other')).toEqual([]);
+  });
+
+  it('belong to the owner alone', async () => {
+    const folder = join(await temporaryFolder(), 'store');
+    const disk = await makeDisk(folder);
+    await (await disk.open('sub/file', { create: true })).close();
+    const mode = (path: string) => statSync(join(folder, path)).mode & 0o777;
+    expect([mode(''), mode('sub'), mode('sub/file'), mode('.lock')]).toEqual([
+      0o700, 0o700, 0o600, 0o600,
+    ]);
+  });
+});
+
+describe('the store', () => {
+  it('has the same incarnation until the machine restarts', async () => {
+    const folder = await temporaryFolder();
+    const first = await openLocalDisk(folder);
+    first.close();
+    const second = await makeDisk(folder);
+    expect(second.incarnation).toBe(first.incarnation);
+    expect(second.incarnation).toContain(
+      readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
+    );
+    const { totalBytes, freeBytes } = second.space();
+    expect(totalBytes).toBeGreaterThanOrEqual(freeBytes);
+    expect(freeBytes).toBeGreaterThan(0);
+  });
+
+  it('is used by one daemon at a time', async () => {
+    const folder = await temporaryFolder();
+    const first = await openLocalDisk(folder);
+    await expect(openLocalDisk(folder)).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringContaining(`process ${process.pid}`),
+    });
+    first.close();
+    (await openLocalDisk(folder)).close();
+  });
+
+  it('is free again as soon as its daemon was killed, even if that left children', async () => {
+    const folder = await temporaryFolder();
+    const script = `
+      const { spawn } = await import('node:child_process');
+      const { lockStore } = await import(process.argv[1]);
+      await lockStore(process.argv[2]);
+      const child = spawn('sleep', ['60'], { detached: true, stdio: 'ignore' });
+      console.log(child.pid);
+      setInterval(() => {}, 1000);`;
+    const module = await compiled('platform/store-lock.ts');
+    const holder = spawn(process.execPath, [
+      '--input-type=module',
+      '-e',
+      script,
+      module,
+      join(folder, '.lock'),
+    ]);
+    cleanUp(() => holder.kill('SIGKILL'));
+    const child = await new Promise<number>((resolve) =>
+      holder.stdout.once('data', (bytes) => resolve(Number(bytes))),
+    );
+    cleanUp(() => process.kill(child, 'SIGKILL'));
+    await expect(openLocalDisk(folder)).rejects.toMatchObject({
+      message: expect.stringContaining(`process ${holder.pid}`),
+    });
+    const ended = new Promise((resolve) => holder.once('exit', resolve));
+    holder.kill('SIGKILL');
+    await ended;
+    (await openLocalDisk(folder)).close();
+    process.kill(child, 0); // it lives still
+  });
+});
+
+describe('a file that is replaced', () => {
+  it('has the mode asked for, and leaves no draft', async () => {
+    const folder = await temporaryFolder();
+    const path = join(folder, 'key');
+    writeFileSync(join(folder, '.key.new'), 'of a killed writer', { mode: 0o644 });
+    await writeFileDurably(path, 'one');
+    await writeFileDurably(path, 'two');
+    expect(readFileSync(path, 'utf8')).toBe('two');
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    mkdirSync(join(folder, 'occupied', 'x'), { recursive: true });
+    await expect(writeFileDurably(join(folder, 'occupied'), 'x')).rejects.toThrow(/rename/);
+    expect(execFileSync('ls', ['-A', folder], { encoding: 'utf8' }).split('\n')).toEqual([
+      'key',
+      'occupied',
+      '',
+    ]);
+  });
+});
+
+function mountTmpfs(folder: string, size: string): boolean {
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', folder], {
+      stdio: 'ignore',
+    });
+  } catch {
+    return false;
+  }
+  cleanUp(() => execFileSync('umount', ['-l', folder]));
+  return true;
+}

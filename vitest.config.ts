@@ -1,0 +1,33 @@
+// Two kinds of tests. `unit`: clock, network and disk are in the test's hand; they run against the
+// TypeScript source. `e2e`: real daemons, real guests, real clients, one after the other; they run
+// against what `make build guest` made.
+
+import { defineConfig } from 'vitest/config';
+import { ClosingLine } from './scripts/closing-line.ts';
+
+export default defineConfig({
+  test: {
+    teardownTimeout: 60_000,
+    reporters: ['default', new ClosingLine()],
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
+          exclude: ['test/e2e/**', 'test/node24/**'],
+          testTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: 'e2e',
+          include: ['test/e2e/**/*.test.ts'],
+          fileParallelism: false,
+          testTimeout: 300_000,
+          hookTimeout: 120_000,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
+  },
+});
