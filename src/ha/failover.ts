@@ -18,6 +18,7 @@ import { haLimits } from './limits.ts';
 import { unknownOutcomes } from './messages.ts';
 import { QuickFailures } from './quick-failures.ts';
 import { isBusy, isWorthTrying, type Room, roomsOf, take } from './rooms.ts';
+import { lockText, nextLookMs, reasonToLeave } from './wait-list.ts';
 
 export class Failover {
   readonly #world: World;
@@ -148,15 +149,15 @@ export class Failover {
     this.#leaveWaits(nowMs);
     let questions = 0;
     for (const entry of this.#entries.values()) if (entry.stage === 'asking') questions += 1;
-    for (const entry of this.#inOrder()) {
+    this.#each((entry) => {
       if (entry.stage === 'unsettled') this.#settle(entry, nowMs);
-      if (entry.stage !== 'candidate' || questions >= haLimits.lockQuestionsInFlight) continue;
+      if (entry.stage !== 'candidate' || questions >= haLimits.lockQuestionsInFlight) return;
       questions += 1;
       entry.lockAsks += 1;
-      entry.lockSeen = this.#lockText(entry.vm);
+      entry.lockSeen = lockText(this.#world.lock(entry.vm));
       entry.enter('asking', nowMs, this.#log, 'nobody reports it');
       this.#actions.push({ kind: 'askLock', vm: entry.vm });
-    }
+    });
     this.#placeAll(nowMs);
     const actions = this.#actions;
     this.#actions = [];
@@ -179,14 +180,7 @@ export class Failover {
     return this.#inOrder().flatMap((entry) =>
       entry.wait === null
         ? []
-        : [
-            {
-              vm: entry.vm,
-              name: entry.candidate.name,
-              reason: entry.wait.reason,
-              text: entry.wait.text,
-            },
-          ],
+        : [{ vm: entry.vm, name: entry.name, reason: entry.wait.reason, text: entry.wait.text }],
     );
   }
 
@@ -217,12 +211,8 @@ export class Failover {
     this.#entries.set(candidate.vm, entry);
     this.#order = null;
     const pauseMs = candidate.prefer === null ? 0 : this.#quick.pauseMs(candidate.vm, nowMs);
-    this.#log.info(
-      `${candidate.name}: nobody reports it, it was on ${candidate.from ?? 'no known host'}`,
-      {
-        vm: candidate.vm,
-      },
-    );
+    const { vm, name, from } = candidate;
+    this.#log.info(`${name}: nobody reports it, it was on ${from ?? 'no known host'}`, { vm });
     if (pauseMs === 0) return;
     const text = `its guest keeps ending soon after its start; the next attempt is in ${pauseMs / 1000} s`;
     this.#wait(entry, 'retry', text, nowMs + pauseMs, nowMs);
@@ -281,21 +271,12 @@ export class Failover {
     nowMs: number,
     tell = true,
   ): void {
-    const isNews = entry.wait?.reason !== reason || entry.wait.text !== text;
     const wait = { reason, text, notBeforeMs, lookAtMs: 0 };
-    wait.lookAtMs = this.#nextLook(entry, wait, nowMs);
+    wait.lookAtMs = nextLookMs(entry, wait, nowMs);
     entry.enter('waiting', nowMs, this.#log, text, wait);
-    if (tell && isNews && entry.toldText !== text) {
-      entry.toldText = text;
-      this.#note(entry, 'waiting', nowMs, `${entry.name} waits for ${reason}: ${text}.`);
-    }
-  }
-
-  #nextLook(entry: Entry, wait: NonNullable<Entry['wait']>, nowMs: number): number {
-    if (wait.notBeforeMs > nowMs) return wait.notBeforeMs;
-    if (wait.reason !== 'lock') return nowMs + haLimits.slowLookMs;
-    const lookMs = entry.held ? haLimits.heldLookMs : haLimits.lockLookMs;
-    return Math.max(nowMs + 1, Math.min(entry.askAtMs, nowMs + lookMs));
+    if (!tell || entry.toldText === text) return;
+    entry.toldText = text;
+    this.#note(entry, 'waiting', nowMs, `${entry.name} waits for ${reason}: ${text}.`);
   }
 
   #retryLater(entry: Entry, text: string, nowMs: number): void {
@@ -307,46 +288,17 @@ export class Failover {
     for (const [vm, untilMs] of this.#dismissed) if (untilMs <= nowMs) this.#dismissed.delete(vm);
     const notice = this.#storageNotice;
     this.#storageNotice = false;
-    const atStorage: Entry[] = [];
     const rooms = this.#rooms();
-    for (const entry of this.#inOrder()) {
-      const { wait } = entry;
-      if (wait === null || nowMs < wait.notBeforeMs) continue;
-      const isDue = nowMs >= wait.lookAtMs;
-      if (isDue) wait.lookAtMs = this.#nextLook(entry, wait, nowMs);
-      if (wait.reason === 'storage' && (isDue || notice)) atStorage.push(entry);
-      else if (wait.reason === 'capacity') this.#lookAtRoom(entry, rooms, isDue, nowMs);
-      else if (wait.reason === 'lock' && (isDue || notice)) this.#lookAtLock(entry, nowMs);
-      else if (wait.reason === 'retry') this.#backToWork(entry, nowMs, 'the pause is over');
-    }
-    if (atStorage.length === 0) return;
-    const access = this.#world.accessibility(atStorage.map((entry) => entry.vm));
-    for (const entry of atStorage) {
-      if (access.get(entry.vm)?.accessible === true)
-        this.#backToWork(entry, nowMs, 'storage accessible');
-    }
-  }
-
-  #backToWork(entry: Entry, nowMs: number, why: string): void {
-    if (!entry.lockFree) entry.enter('candidate', nowMs, this.#log, why);
-    else if (entry.wait?.reason === 'storage') this.#toRestartList(entry, nowMs);
-    else entry.enter('restart', nowMs, this.#log, why);
-  }
-
-  #lookAtRoom(entry: Entry, rooms: readonly Room[], isDue: boolean, nowMs: number): void {
-    if (isDue) entry.tried.clear();
-    if (rooms.some((room) => isWorthTrying(entry, room)))
-      this.#backToWork(entry, nowMs, 'there is more room');
-  }
-
-  /** Asks again when the time is over, or when the directory says that something changed. */
-  #lookAtLock(entry: Entry, nowMs: number): void {
-    const lock = this.#world.lock(entry.vm);
-    if (lock?.holderIs === 'silent') this.#announce(entry);
-    if (this.#lockText(entry.vm) !== entry.lockSeen) {
-      entry.enter('candidate', nowMs, this.#log, 'its lock changed');
-    } else if (nowMs >= entry.askAtMs)
-      entry.enter('candidate', nowMs, this.#log, 'the time is over');
+    this.#each((entry) => {
+      const why = reasonToLeave(entry, this.#world, rooms, notice, nowMs);
+      if (entry.wait?.reason === 'lock' && this.#world.lock(entry.vm)?.holderIs === 'silent') {
+        this.#announce(entry);
+      }
+      if (why === null) return;
+      if (!entry.lockFree) entry.enter('candidate', nowMs, this.#log, why);
+      else if (entry.wait?.reason === 'storage') this.#toRestartList(entry, nowMs);
+      else entry.enter('restart', nowMs, this.#log, why);
+    });
   }
 
   // ---- the restart list ---------------------------------------------------------------------------
@@ -354,15 +306,15 @@ export class Failover {
   #placeAll(nowMs: number): void {
     const rooms = this.#rooms();
     const toAsk: Entry[] = [];
-    for (const entry of this.#inOrder()) {
-      if (entry.stage !== 'restart') continue;
+    this.#each((entry) => {
+      if (entry.stage !== 'restart') return;
       const worthTrying = rooms.filter((room) => isWorthTrying(entry, room));
+      const isFresh = entry.reach !== null && nowMs - entry.reach.atMs <= haLimits.reachFreshMs;
       if (worthTrying.length === 0) this.#noRoom(entry, rooms, nowMs);
-      else if (worthTrying.every(isBusy)) continue;
-      else if (entry.reach === null || nowMs - entry.reach.atMs > haLimits.reachFreshMs)
-        toAsk.push(entry);
+      else if (worthTrying.every(isBusy)) return;
+      else if (entry.reach === null || !isFresh) toAsk.push(entry);
       else this.#place(entry, entry.reach.hosts, worthTrying, rooms, nowMs);
-    }
+    });
     if (toAsk.length === 0) return;
     const question = this.#nextQuestion++;
     for (const entry of toAsk) {
@@ -461,6 +413,17 @@ export class Failover {
 
   // ---- small helpers ------------------------------------------------------------------------------
 
+  /** In order of priority; what is wrong with one VM is logged and stops no other. */
+  #each(work: (entry: Entry) => void): void {
+    for (const entry of this.#inOrder()) {
+      try {
+        work(entry);
+      } catch (error) {
+        this.#log.error(`${entry.name}: ${String(error)}`, { vm: entry.vm });
+      }
+    }
+  }
+
   #inOrder(): Entry[] {
     this.#order ??= [...this.#entries.values()].sort(compareEntries);
     return this.#order;
@@ -474,11 +437,6 @@ export class Failover {
       text: 'this host does not know it',
     } as const;
     return this.#world.accessibility([vm]).get(vm) ?? none;
-  }
-
-  #lockText(vm: VmId): string {
-    const lock = this.#world.lock(vm);
-    return lock === null ? '' : `${lock.holder ?? ''}/${lock.epoch}/${lock.holderIs}`;
   }
 
   /** Exponential, between half and the whole of it, so that many VMs do not come at once. */

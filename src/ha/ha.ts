@@ -4,7 +4,7 @@
 
 import { HoldfastError } from '../model/errors.ts';
 import type { ClusterEvent, EventType } from '../model/events.ts';
-import { type Epoch, type HostId, type Term, term, type VmId } from '../model/ids.ts';
+import type { Epoch, HostId, Term, VmId } from '../model/ids.ts';
 import { type Timings, timingsProblem } from '../model/limits.ts';
 import { haService } from '../model/protection.ts';
 import { noPayload } from '../peer/frame.ts';
@@ -15,23 +15,16 @@ import type { Random } from '../ports/random.ts';
 import type { Storage } from '../storage/api.ts';
 import { answerMaster } from './agent.ts';
 import type { Ha, HaHostView, HostState, VmRunner } from './api.ts';
-import { type Claim, decide } from './election.ts';
 import { HostStates } from './host-states.ts';
 import { haLimits } from './limits.ts';
 import { Master } from './master.ts';
 import { type ConditionChange, Membership } from './membership.ts';
-import type {
-  Heartbeat,
-  HostKind,
-  ProtectReport,
-  Role,
-  UnprotectReport,
-  VmList,
-} from './messages.ts';
-import { claimOf, describe, stateOf, viewOf } from './observer.ts';
+import type { Heartbeat, HostKind, ProtectReport, UnprotectReport, VmList } from './messages.ts';
+import { describe, stateOf, viewOf } from './observer.ts';
 import { ProtectionAgent } from './protection-agent.ts';
 import { ProtectionView } from './protection-view.ts';
 import { Recoveries } from './recoveries.ts';
+import { Standing } from './standing.ts';
 import { Targets } from './targets.ts';
 import { Voice } from './voice.ts';
 
@@ -55,6 +48,9 @@ export function createHa(options: HaOptions): Ha & { start(): void; stop(): void
   return new HaModule(options);
 }
 
+/** A turn that throws is a bug; it must not become a loop that takes the whole processor. */
+const brokenTurnPauseMs = 100;
+
 class HaModule implements Ha {
   readonly #options: HaOptions;
   readonly #self: HostId;
@@ -63,6 +59,7 @@ class HaModule implements Ha {
   readonly #timings: Timings;
   readonly #membership: Membership;
   readonly #states: HostStates;
+  readonly #standing: Standing;
   readonly #targets: Targets;
   readonly #view: ProtectionView;
   readonly #protection: ProtectionAgent;
@@ -76,11 +73,6 @@ class HaModule implements Ha {
   #nextBeatMs = 0;
   #isNews = false;
 
-  #role: Role = 'election';
-  #following: HostId | null = null;
-  #term: Term = term(0);
-  #electionSinceMs = 0;
-  #electionWaitMs = 0;
   #master: Master | null = null;
   #isProtectionDue = true;
   #reviewedFor = '';
@@ -96,6 +88,20 @@ class HaModule implements Ha {
     const instance = random.stream('ha').id();
     this.#voice = new Voice({ peer: options.peer, membership: this.#membership, runner, instance });
     this.#states = new HostStates(self, this.#log);
+    this.#standing = new Standing({
+      self,
+      kind,
+      membership: this.#membership,
+      states: this.#states,
+      log: this.#log,
+      reachable: () => storage.reachableHosts().length,
+      onElected: (why) => this.#elected(why),
+      onAbdicated: (why) => this.#abdicated(why),
+      onChange: () => {
+        this.#isNews = true;
+        this.#poke(); // all others may have been waiting for this one
+      },
+    });
     this.#targets = new Targets({ self, kind, membership: this.#membership, runner, storage });
     this.#view = new ProtectionView(storage, clock);
     this.#protection = new ProtectionAgent(
@@ -120,11 +126,11 @@ class HaModule implements Ha {
   }
 
   master(): HostId | null {
-    return this.#role === 'master' ? this.#self : this.#following;
+    return this.#standing.master();
   }
 
   term(): Term {
-    return this.#term;
+    return this.#standing.term;
   }
 
   hosts(): HaHostView[] {
@@ -174,9 +180,7 @@ class HaModule implements Ha {
     const nowMs = this.#clock.now();
     this.#isRunning = true;
     this.#lastTurnMs = nowMs;
-    this.#electionSinceMs = nowMs;
-    this.#electionWaitMs = this.#timings.failAfterMs; // there may be a master: listen first
-    this.#states.set(this.#self, 'election', 'started');
+    this.#standing.start(nowMs, this.#timings.failAfterMs); // there may be a master: listen first
     this.#runningChanged();
     this.#turnSafely();
   }
@@ -186,8 +190,7 @@ class HaModule implements Ha {
     this.#timer?.cancel();
     this.#master?.close();
     this.#master = null;
-    this.#following = null;
-    this.#role = 'election';
+    this.#standing.stop();
   }
 
   // ---- what comes in ------------------------------------------------------------------------------
@@ -299,21 +302,23 @@ class HaModule implements Ha {
     if (!this.#isRunning) return;
     this.#isTurnDue = false;
     const nowMs = this.#clock.now();
+    let pauseMs = 1;
     try {
       this.#turn(nowMs);
     } catch (error) {
+      pauseMs = brokenTurnPauseMs;
       this.#log.error(`a turn broke off: ${String(error)}`);
     }
     this.#timer?.cancel();
     const dueMs = Math.min(
       this.#nextBeatMs,
       this.#membership.nextExpiryMs(),
-      this.#role === 'election' ? this.#standsAtMs(nowMs) : Number.POSITIVE_INFINITY,
+      this.#standing.nextWakeMs(nowMs),
       this.#voice.nextListMs(),
       this.#protection.nextWakeMs(),
       this.#master?.nextWakeMs() ?? Number.POSITIVE_INFINITY,
     );
-    this.#timer = this.#clock.after(Math.max(1, dueMs - nowMs), () => this.#turnSafely());
+    this.#timer = this.#clock.after(Math.max(pauseMs, dueMs - nowMs), () => this.#turnSafely());
   }
 
   #turn(nowMs: number): void {
@@ -323,7 +328,7 @@ class HaModule implements Ha {
       this.#states.forget(host);
     }
     for (const change of this.#membership.expire(nowMs)) this.#tellCondition(change);
-    this.#elect(nowMs);
+    this.#standing.elect(nowMs);
     this.#setStates();
     this.#voice.tellList(nowMs);
     if (this.#isNews || nowMs >= this.#nextBeatMs) {
@@ -341,8 +346,7 @@ class HaModule implements Ha {
     const seconds = ((nowMs - this.#lastTurnMs) / 1000).toFixed(1);
     this.#log.warn(`stood still for ${seconds} s; listening again before anything else`);
     this.#membership.forgive(nowMs);
-    if (this.#role === 'master') this.#stepDown(`${this.#self} stood still for ${seconds} s`);
-    this.#enterElection(nowMs, 'it stood still');
+    this.#standing.restart(nowMs, `it stood still for ${seconds} s`);
   }
 
   #reviewProtection(nowMs: number): void {
@@ -371,58 +375,14 @@ class HaModule implements Ha {
     }
   }
 
-  // ---- election -----------------------------------------------------------------------------------
+  // ---- master and agent ---------------------------------------------------------------------------
 
-  #elect(nowMs: number): void {
-    const decision = decide({
-      self: this.#claim(),
-      following: this.#following,
-      inElectionMs: nowMs - this.#electionSinceMs + 0.01,
-      waitMs: this.#electionWaitMs,
-      linked: this.#membership.linked().flatMap((member) => claimOf(member)),
-      others: this.#membership.count,
-    });
-    switch (decision.kind) {
-      case 'stay':
-        return;
-      case 'elect':
-        return this.#enterElection(nowMs, decision.why);
-      case 'follow':
-        if (this.#role === 'master') this.#stepDown(decision.why);
-        this.#become('agent', decision.master, decision.why);
-        this.#states.set(this.#self, 'connectedToMaster', `${decision.master}: ${decision.why}`);
-        return;
-      case 'stand':
-        this.#term = decision.term;
-        this.#become('master', null, decision.why);
-        this.#states.set(this.#self, 'master', `term ${decision.term}: ${decision.why}`);
-        this.#master = this.#createMaster();
-        this.#tell(
-          'master.elected',
-          `${this.#self} is master of term ${this.#term}: ${decision.why}.`,
-        );
-    }
+  #elected(why: string): void {
+    this.#master = this.#createMaster();
+    this.#tell('master.elected', `${this.#self} is master of term ${this.term()}: ${why}.`);
   }
 
-  #enterElection(nowMs: number, why: string): void {
-    this.#electionSinceMs = nowMs;
-    this.#electionWaitMs = haLimits.electionWaitMs;
-    this.#become('election', null, why);
-    this.#states.set(this.#self, 'election', why);
-    this.#poke(); // all others may have been waiting for this one
-  }
-
-  #become(role: Role, following: HostId | null, why: string): void {
-    this.#role = role;
-    this.#following = following;
-    this.#isNews = true;
-    const followed =
-      following === null ? undefined : this.#membership.member(following)?.beat?.term;
-    if (followed !== undefined) this.#term = followed;
-    this.#log.debug(`${role} of ${following ?? this.#self}: ${why}`, { term: this.#term });
-  }
-
-  #stepDown(why: string): void {
+  #abdicated(why: string): void {
     this.#master?.close();
     this.#master = null;
     this.#tell('master.abdicated', `${this.#self} is master no longer: ${why}.`);
@@ -448,30 +408,13 @@ class HaModule implements Ha {
     });
   }
 
-  /** When this agent may stand; never again by time alone once that is over. */
-  #standsAtMs(nowMs: number): number {
-    const standsAtMs = this.#electionSinceMs + this.#electionWaitMs;
-    return standsAtMs > nowMs ? standsAtMs : Number.POSITIVE_INFINITY;
-  }
-
   #beat(to: HostId, nowMs: number): void {
-    this.#voice.beat(to, this.#claim(), this.master(), nowMs);
-  }
-
-  #claim(): Claim {
-    const reachable = this.#options.storage.reachableHosts().length;
-    return {
-      host: this.#self,
-      kind: this.#options.kind,
-      role: this.#role,
-      term: this.#term,
-      reachable,
-    };
+    this.#voice.beat(to, this.#standing.claim(), this.master(), nowMs);
   }
 
   #masterToReportTo(): { host: HostId; name: string } | null {
     const host = this.master();
-    return host === null || !this.#isRunning ? null : { host, name: `${host}/${this.#term}` };
+    return host === null || !this.#isRunning ? null : { host, name: `${host}/${this.term()}` };
   }
 
   // ---- states and events --------------------------------------------------------------------------
@@ -483,7 +426,7 @@ class HaModule implements Ha {
       const state = stateOf(member, before, this.master(), reachable);
       this.#states.set(member.host, state, describe(member));
     }
-    if (this.#role !== 'master') return;
+    if (this.#standing.role !== 'master') return;
     const isHeard = [...this.#membership.members()].some((member) => member.condition !== 'failed');
     const isAlone = this.#membership.count > 0 && !isHeard && reachable.size <= 1;
     this.#states.set(

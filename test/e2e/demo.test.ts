@@ -38,7 +38,11 @@ interface Running {
 }
 
 function holdfast(...args: string[]): Running {
-  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [program, ...args], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    // Where a demo that fails leaves its logs.
+    env: { ...process.env, TMPDIR: join(folder, '..') },
+  });
   running.add(child);
   let out = '';
   let err = '';

@@ -2,6 +2,7 @@
 // what happens is watched from outside. However it ends, nothing of it is left behind, unless it was
 // asked to keep the cluster and all went well.
 
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { HoldfastError } from '../../model/errors.ts';
 import { describe, Interrupted } from '../failure.ts';
@@ -62,7 +63,7 @@ export async function runDemo(io: Io, options: DemoOptions): Promise<boolean> {
   }
 
   if (result !== null && failure === null) {
-    if (keep) explain(reporter, context);
+    if (keep) explain(reporter, context, result, folder);
     if (options.json) io.out(`${JSON.stringify(keep ? { ...result, context } : result)}\n`);
     return result.ok;
   }
@@ -191,11 +192,14 @@ function summarise(
   reporter.say(result.ok ? 'All is well.' : 'All is not well.');
 }
 
-function explain(reporter: Reporter, context: string): void {
+function explain(reporter: Reporter, context: string, result: DemoResult, folder: string): void {
+  const victim = result.vms[0]?.from ?? 'host-1';
   reporter.say(`
 The cluster goes on. Talk to it with:
   holdfast --context ${context} cluster status
-End it with:
+Bring ${victim} back with:
+  holdfast host run --config ${join(folder, victim, 'config.yaml')}
+End all of it with:
   holdfast demo --stop --context ${context}`);
 }
 

@@ -161,13 +161,13 @@ export function createComponentStore(options: {
 
   return {
     objectDeleted(object) {
-      const prefix = `${object}.`;
+      const prefix = `components/${object}.`;
       void (async () => {
         const names = await disk.list('components');
         const ids = new Set(
           names
             .filter((name) => name.startsWith(prefix))
-            .map((name) => componentId(name.replace(/\.(head|data)$/, ''))),
+            .map((name) => componentId(name.slice('components/'.length).replace(/\.(head|data)$/, ''))),
         );
         for (const id of ids) await remove(id);
       })().catch((error: unknown) => {
