@@ -23,7 +23,16 @@ const mayImport = {
   daemon: [...inside, 'platform', 'qemu', 'ceph', 'api'],
   simulator: inside,
   lab: ['model', 'api/client', 'api/schemas'],
-  cli: ['model', 'api/client', 'api/schemas', 'api/problems', 'daemon', 'platform/pki', 'lab', 'simulator'],
+  cli: [
+    'model',
+    'api/client',
+    'api/schemas',
+    'api/problems',
+    'daemon',
+    'platform/pki',
+    'lab',
+    'simulator',
+  ],
 };
 
 /** `ha` is a whole room, `storage/api.ts` one file, `api/client` all files that begin so. */

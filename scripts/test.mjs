@@ -28,7 +28,7 @@ const steps = [
   { name: 'guest image', runs: 'set-up', needs: ['Debian packages'], command: make('guest') },
   // A lock file that `npm ci` refuses stays unseen where the packages are already installed.
   { name: 'lock file', runs: 'check', command: ['npm', 'ci', '--dry-run', '--loglevel=error'] },
-  check('format', '@biomejs/biome/bin/biome', 'ci', '--colors=off', '.'),
+  check('format', '@biomejs/biome/bin/biome', 'ci', '--colors=off', '--reporter=summary', '.'),
   check('lint', 'oxlint/bin/oxlint'),
   check('types', 'typescript/bin/tsc', '-p', 'tsconfig.json', '--noEmit'),
   check(

@@ -99,6 +99,22 @@ export function createClient(sockets: readonly string[], options: ClientOptions 
     }
   }
 
+  /** Only some hosts can, and a token too many does no harm: so each is asked in turn. */
+  async function createToken(): Promise<string> {
+    let refusal: unknown = null;
+    const failures: string[] = [];
+    for (const socket of sockets) {
+      try {
+        const path = '/v1/hosts/tokens';
+        return ((await exchange(socket, 'POST', path, {}, questionTimeoutMs)) as TokenReply).token;
+      } catch (error) {
+        if (error instanceof NoAnswer) failures.push(`${socket}: ${error.message}`);
+        else refusal = error;
+      }
+    }
+    throw refusal ?? nobodyAnswers(failures);
+  }
+
   const vmPath = (nameOrId: string): string => `/v1/vms/${encodeURIComponent(nameOrId)}`;
   return {
     cluster: () => ask('/v1/cluster'),
@@ -111,9 +127,7 @@ export function createClient(sockets: readonly string[], options: ClientOptions 
     async removeVm(nameOrId) {
       await command('DELETE', vmPath(nameOrId), null);
     },
-    async createToken() {
-      return (await command<TokenReply>('POST', '/v1/hosts/tokens', {})).token;
-    },
+    createToken,
     recoveries: () => ask('/v1/recoveries'),
     events: (follow) => readEvents(sockets, follow ?? {}),
   };

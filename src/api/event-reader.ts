@@ -24,8 +24,10 @@ export async function* readEvents(
   const seen = new Set<string>();
   while (!signal?.aborted) {
     for (const socket of sockets) {
+      let open = false;
       try {
         for await (const line of streamLines(socket, signal)) {
+          open = true;
           if (!line.startsWith('data: ') || seen.has(line)) continue;
           seen.add(line);
           if (seen.size > rememberedEvents) seen.delete(seen.values().next().value as string);
@@ -34,6 +36,7 @@ export async function* readEvents(
         if (!signal?.aborted) onLost?.(`${socket}: the host ended the stream`);
       } catch (error) {
         if (signal?.aborted) return;
+        if (!open) continue; // it was not lost, it never was there
         onLost?.(`${socket}: ${error instanceof Error ? error.message : String(error)}`);
       }
       if (signal?.aborted) return;

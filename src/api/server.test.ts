@@ -148,6 +148,16 @@ describe('routes', () => {
 
   it('makes tokens, where the host can', async () => {
     expect(await createClient([socketPath]).createToken()).toBe('secret');
+    const elsewhere = await serveApi({
+      socketPath: join(folder, 'other.sock'),
+      manager,
+      hostCommands: { createToken: () => Promise.reject(new HoldfastError('unauthorized', 'No.')) },
+      log: silentLog,
+    });
+    const sockets = [join(folder, 'none.sock'), elsewhere.socketPath];
+    expect(await createClient([...sockets, socketPath]).createToken()).toBe('secret');
+    await expect(createClient(sockets).createToken()).rejects.toMatchObject({ message: 'No.' });
+    await elsewhere.close();
     token = () => Promise.reject(new HoldfastError('unauthorized', 'Do it on host-1.'));
     expect(await send('POST', '/v1/hosts/tokens')).toMatchObject({
       status: 401,

@@ -3,7 +3,7 @@
 
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createHost } from '../host/create-host.ts';
+import { createHost, type Host } from '../host/create-host.ts';
 import { createClock } from '../platform/clock.ts';
 import { openLocalDisk } from '../platform/disk.ts';
 import type { TlsCredentials } from '../platform/identity.ts';
@@ -14,6 +14,9 @@ import { createStreams } from '../platform/streams.ts';
 import { createTlsTransport } from '../platform/tls-transport.ts';
 import type { BootImage } from '../qemu/command-line.ts';
 import { createQemuDriver } from '../qemu/driver.ts';
+import type { Clock } from '../ports/clock.ts';
+import type { GuestDriver } from '../ports/guests.ts';
+import type { Log } from '../ports/log.ts';
 import { type HostConfig, readConfig, statePaths } from './config.ts';
 import { createJoinTokens } from './join-tokens.ts';
 import { serveUntilStopped } from './serve.ts';
@@ -29,6 +32,7 @@ export async function runDaemon(configFile: string): Promise<void> {
   const tokens = createJoinTokens(config, members);
   const credentials = await readCredentials(config);
   const disk = await openLocalDisk(paths.store);
+  let host: Host | null = null;
   const network = (name: string, address: string) =>
     createTlsTransport({
       self: config.name,
@@ -40,51 +44,58 @@ export async function runDaemon(configFile: string): Promise<void> {
       log,
       onJoin: async (request, ticket) => {
         const answer = await tokens.accept(request, ticket);
-        host.membersChanged();
+        host?.membersChanged();
         return answer;
       },
     });
   const storageNetwork = network('storage', config.storage.address);
   const haNetwork = network('HA', config.ha.address);
-  await storageNetwork.listen();
-  await haNetwork.listen();
-  const diskSockets = join(config.runDir, 'disks');
-  await mkdir(diskSockets, { recursive: true, mode: 0o700 });
-  const { capacity } = config;
+  try {
+    await storageNetwork.listen();
+    await haNetwork.listen();
+    const guests = await openGuests(config, clock, log);
+    const ports = { clock, random, log, storageNetwork, haNetwork, disk, streams: createStreams(), guests };
+    host = await createHost(ports, {
+      cluster: config.cluster,
+      name: config.name,
+      kind: config.kind,
+      members: {
+        list: () => members.list(),
+        tell: (told, teller) => members.merge(readMembers(told), teller),
+      },
+      timings: config.timings,
+      socketPath: (vm, diskName) => join(diskSockets(config), `${vm}.${diskName}`),
+      capacityBytes: config.capacity.diskBytes,
+    });
+    await serveUntilStopped({
+      manager: host.manager,
+      hostCommands: { createToken: async () => (await tokens.create()).token },
+      log,
+      socketPath: config.api.socket,
+      stop: async () => host?.stop(),
+    });
+  } finally {
+    await Promise.all([storageNetwork.stop(), haNetwork.stop()]);
+    disk.close();
+  }
+}
+
+const diskSockets = (config: HostConfig) => join(config.runDir, 'disks');
+
+async function openGuests(config: HostConfig, clock: Clock, log: Log): Promise<GuestDriver> {
+  await mkdir(diskSockets(config), { recursive: true, mode: 0o700 });
+  const { cpus, memoryBytes } = config.capacity;
   const { accelerator } = config.hypervisor;
-  const guests = await createQemuDriver({
+  return createQemuDriver({
     runDir: config.runDir,
     guardPath: join(import.meta.dirname, '..', 'qemu', 'guard'),
     clock,
-    log: log.child('qemu'),
+    log,
     bootImages: bootImages(config),
     ...(accelerator === 'auto' ? {} : { accelerator }),
     capacity: {
-      ...(capacity.cpus === null ? {} : { cpus: capacity.cpus }),
-      ...(capacity.memoryBytes === null ? {} : { memoryBytes: capacity.memoryBytes }),
-    },
-  });
-  const ports = { clock, random, log, storageNetwork, haNetwork, disk, streams: createStreams(), guests };
-  const host = await createHost(ports, {
-    cluster: config.cluster,
-    name: config.name,
-    kind: config.kind,
-    members: {
-      list: () => members.list(),
-      tell: (told, teller) => members.merge(readMembers(told), teller),
-    },
-    timings: config.timings,
-    socketPath: (vm, diskName) => join(diskSockets, `${vm}.${diskName}`),
-    capacityBytes: config.capacity.diskBytes,
-  });
-  await serveUntilStopped({
-    manager: host.manager,
-    hostCommands: { createToken: async () => (await tokens.create()).token },
-    log,
-    socketPath: config.api.socket,
-    async stop() {
-      await host.stop();
-      disk.close();
+      ...(cpus === null ? {} : { cpus }),
+      ...(memoryBytes === null ? {} : { memoryBytes }),
     },
   });
 }

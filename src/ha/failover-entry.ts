@@ -19,21 +19,14 @@ export interface Candidate extends Need {
   readonly prefer: HostId | null;
 }
 
-export type Stage =
-  | 'candidate'
-  | 'asking'
-  | 'restart'
-  | 'reaching'
-  | 'starting'
-  | 'unsettled'
-  | 'waiting';
+type Stage = 'candidate' | 'asking' | 'restart' | 'reaching' | 'starting' | 'unsettled' | 'waiting';
 
 interface StageRow {
   readonly means: string;
   readonly next: readonly Stage[];
 }
 
-export const stages: Readonly<Record<Stage, StageRow>> = {
+const stages: Readonly<Record<Stage, StageRow>> = {
   candidate: {
     means: 'nobody has asked yet whether its lock is live',
     next: ['asking', 'waiting'],
@@ -77,7 +70,7 @@ export interface Wait {
 }
 
 export class Entry {
-  readonly candidate: Candidate;
+  candidate: Candidate;
   /** Still without a host that runs it, as of the last comparison. */
   wanted = true;
   stage: Stage = 'candidate';
@@ -85,6 +78,8 @@ export class Entry {
   readonly createdMs: number;
   /** When it came into its stage. */
   sinceMs: number;
+  /** The last sign of its holder that the voters know of: when the lease was last renewed. */
+  renewedAtMs = Number.NEGATIVE_INFINITY;
   /** What was last told of its waiting. */
   toldText = '';
   /** Failed starts in a row. */
@@ -127,7 +122,10 @@ export class Entry {
     const before = this.wait?.reason ?? this.stage;
     const after = wait?.reason ?? stage;
     if (before !== after) {
-      log.info(`${this.candidate.name}: ${before} -> ${after} (${why})`, { vm: this.vm });
+      log.info(`${this.name}: ${before} -> ${after} (${why})`, {
+        vm: this.vm,
+        means: stages[stage].means,
+      });
     }
     this.stage = stage;
     this.wait = wait;

@@ -31,7 +31,7 @@ class Bench implements World {
   notes: Note[] = [];
   todo: Action[] = [];
   wanted: Candidate[] = [];
-  readonly machine = new Failover(this, new SeededRandom(1), log);
+  readonly machine = new Failover(this, 4000, new SeededRandom(1), log);
 
   accessibility = (vms: readonly VmId[]) =>
     new Map(vms.map((vm) => [vm, this.#access(vm)] as const));
@@ -168,8 +168,9 @@ describe('locks', () => {
     expect(it.said('waiting')).toBe(1);
     expect(it.go(haLimits.heldLookMs).take('askLock')).toEqual([]); // the directory is enough
     it.locks.set(v, { holder: h1, epoch: epoch(1), holderIs: 'silent' }); // then it dies
-    expect(it.go(haLimits.heldLookMs).take('askLock')).toHaveLength(1);
-    expect(it.said('detected')).toBe(1);
+    it.go(haLimits.heldLookMs).lockAnswer(1500);
+    const [detected] = it.notes.filter((note) => note.type === 'detected');
+    expect(detected).toMatchObject({ atMs: it.nowMs, candidate: { failedAtMs: it.nowMs - 2500 } });
   });
 
   test('given back while waited for -> asked again', () => {

@@ -3,7 +3,7 @@
 
 import { expect, test } from 'vitest';
 import { HaCluster } from '../../test/support/ha-cluster.ts';
-import type { HostId, VmId } from '../model/ids.ts';
+import type { HostId } from '../model/ids.ts';
 import type { VmRecovery } from '../model/recovery.ts';
 
 async function died(victim: string, phaseMs: number, leaseMs: number) {
@@ -24,7 +24,7 @@ async function died(victim: string, phaseMs: number, leaseMs: number) {
       electedAtMs = cluster.clock.now() - diedAtMs;
   }
   const recoveries = [...cluster.hosts.values()].flatMap((it) => it.ha.recoveries());
-  expect(cluster.runsOn(vm as VmId)).toHaveLength(1);
+  expect(cluster.runsOn(vm)).toHaveLength(1);
   expect(recoveries).toHaveLength(1);
   expect(cluster.errors()).toEqual([]);
   return { it: recoveries[0] as VmRecovery, electedAtMs, runs: cluster.runsOn(vm)[0] as HostId };
@@ -49,10 +49,9 @@ for (const victim of ['h1', 'h3']) {
         expect(recovery.startedAtMs).toBeLessThanOrEqual((recovery.placedAtMs ?? 0) + 105);
         expect(recovery.startedAtMs).toBeLessThanOrEqual(4650);
         expect(recovery.guestReadyAtMs).toBeGreaterThanOrEqual((recovery.startedAtMs ?? 0) + 500);
-        if (victim === 'h1') {
-          expect(electedAtMs).toBeGreaterThanOrEqual(2000);
-          expect(electedAtMs).toBeLessThanOrEqual(2520);
-        }
+        // A master that stays was there all along: seen at the first look, 10 ms after the death.
+        expect(electedAtMs).toBeGreaterThanOrEqual(victim === 'h1' ? 2000 : 10);
+        expect(electedAtMs).toBeLessThanOrEqual(victim === 'h1' ? 2520 : 10);
       }
     }
   });

@@ -22,6 +22,7 @@ import { lockText, nextLookMs, reasonToLeave } from './wait-list.ts';
 
 export class Failover {
   readonly #world: World;
+  readonly #leaseDurationMs: number;
   readonly #random: Random;
   readonly #log: Log;
   readonly #entries = new Map<VmId, Entry>();
@@ -33,8 +34,9 @@ export class Failover {
   #storageNotice = false;
   #nextQuestion = 1;
 
-  constructor(world: World, random: Random, log: Log) {
+  constructor(world: World, leaseDurationMs: number, random: Random, log: Log) {
     this.#world = world;
+    this.#leaseDurationMs = leaseDurationMs;
     this.#random = random;
     this.#log = log;
   }
@@ -88,7 +90,7 @@ export class Failover {
       this.#dismiss(entry, nowMs, 'its namespace object is gone');
       return;
     }
-    this.#announce(entry);
+    this.#announce(entry, nowMs);
     const access = this.#access(vm);
     const text = access.accessible ? answer.text : access.text;
     if (answer.code === 'inaccessible') {
@@ -223,7 +225,8 @@ export class Failover {
     const holder = status.holder ?? 'its last holder';
     const isElsewhere = lock?.holderIs === 'elsewhere' && lock.holder === status.holder;
     const isHeld = isElsewhere && entry.lockAsks > 1; // it was renewed since it was first asked for
-    if (lock?.holderIs === 'silent') this.#announce(entry);
+    entry.renewedAtMs = nowMs + status.remainingMs - this.#leaseDurationMs;
+    if (lock?.holderIs === 'silent') this.#announce(entry, nowMs);
     const text = isHeld
       ? `held by ${holder} in another partition, which runs it`
       : lock?.holderIs === 'here'
@@ -237,7 +240,7 @@ export class Failover {
 
   #lockIsFree(entry: Entry, nowMs: number): void {
     entry.lockFree = true;
-    this.#announce(entry);
+    this.#announce(entry, nowMs);
     this.#note(entry, 'lockFree', nowMs, `The lock of ${entry.name} is free.`);
     const access = this.#access(entry.vm);
     if (!access.accessible) return this.#wait(entry, 'storage', access.text, nowMs, nowMs);
@@ -250,15 +253,21 @@ export class Failover {
   }
 
   /** Says that the VM failed; not before there is a sign that it does not just run elsewhere. */
-  #announce(entry: Entry): void {
+  #announce(entry: Entry, nowMs: number): void {
     if (entry.announced) return;
     entry.announced = true;
+    let detectedAtMs = entry.createdMs;
+    if (entry.renewedAtMs > entry.createdMs) {
+      // It was held by another partition, and failed only then.
+      entry.candidate = { ...entry.candidate, failedAtMs: entry.renewedAtMs };
+      detectedAtMs = nowMs;
+    }
     const { name, from, prefer } = entry.candidate;
     const text =
       prefer !== null
         ? `The guest of ${name} ended by itself on ${prefer}.`
         : `${name} is protected, and ${from ?? 'its host'} does not run it any more.`;
-    this.#note(entry, 'detected', entry.createdMs, text);
+    this.#note(entry, 'detected', detectedAtMs, text);
   }
 
   // ---- the wait list ------------------------------------------------------------------------------
@@ -291,9 +300,6 @@ export class Failover {
     const rooms = this.#rooms();
     this.#each((entry) => {
       const why = reasonToLeave(entry, this.#world, rooms, notice, nowMs);
-      if (entry.wait?.reason === 'lock' && this.#world.lock(entry.vm)?.holderIs === 'silent') {
-        this.#announce(entry);
-      }
       if (why === null) return;
       if (!entry.lockFree) entry.enter('candidate', nowMs, this.#log, why);
       else if (entry.wait?.reason === 'storage') this.#toRestartList(entry, nowMs);

@@ -167,6 +167,9 @@ test('an HA-only partition: what runs in the other part is held, and nothing is 
   it.host('h4').kill(); // now it fails for both: one of them gets the lock
   await it.run(10_000);
   for (const vm of right) expect(it.runsOn(vm)).toHaveLength(1);
+  const recoveries = ['h1', 'h3'].flatMap((name) => it.host(name).ha.recoveries());
+  expect(recoveries.map((one) => one.vm).toSorted()).toEqual(right);
+  for (const { recovery } of recoveries) expect(recovery.startedAtMs).toBeLessThan(6100);
   it.network.healAll();
   await it.run(3000);
   expect(it.masters()).toEqual(['h1']);

@@ -28,7 +28,7 @@ import { Standing } from './standing.ts';
 import { Targets } from './targets.ts';
 import { Voice } from './voice.ts';
 
-export interface HaOptions {
+interface HaOptions {
   readonly self: HostId;
   readonly kind: HostKind;
   /** All hosts known to the cluster, this one included or not. */
@@ -83,7 +83,7 @@ class HaModule implements Ha {
     this.#self = self;
     this.#clock = clock;
     this.#timings = timings;
-    this.#log = options.log.child('ha');
+    this.#log = options.log;
     this.#membership = new Membership(self, timings);
     const instance = random.stream('ha').id();
     this.#voice = new Voice({ peer: options.peer, membership: this.#membership, runner, instance });
@@ -402,7 +402,7 @@ class HaModule implements Ha {
       view: this.#view,
       recoveries: this.#recoveries,
       running: () => runner.running(),
-      gatherMs: this.#timings.suspectAfterMs,
+      timings: this.#timings,
       tell: (type, text, vm) => this.#tell(type, text, vm),
       poke: () => this.#poke(),
     });

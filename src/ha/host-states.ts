@@ -6,7 +6,7 @@ import type { HostId } from '../model/ids.ts';
 import type { Log } from '../ports/log.ts';
 import type { HostState } from './api.ts';
 
-export const hostStates: Readonly<Record<HostState, string>> = {
+const hostStates: Readonly<Record<HostState, string>> = {
   unknown: 'never heard of since this agent started, but possibly running VMs',
   initializationError: 'the agent could not start; it takes no part',
   election: 'hears no master and takes part in choosing one',
@@ -61,10 +61,11 @@ export class HostStates {
     if (before === next) return;
     const allowed = host === this.#self ? own : seen;
     if (!allowed[before].includes(next)) {
-      throw new Error(`${host} can not go from ${before} to ${next} (${why})`);
+      // A mistake of ours, but one of telling only: no failover may break off because of it.
+      this.#log.error(`${host} should not go from ${before} to ${next} (${why})`);
     }
     this.#states.set(host, next);
-    this.#log.info(`${host}: ${before} -> ${next} (${why})`);
+    this.#log.info(`${host}: ${before} -> ${next} (${why})`, { means: hostStates[next] });
   }
 
   /** A host that is no member any more. */

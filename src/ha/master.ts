@@ -5,6 +5,7 @@
 import { asHoldfastError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
 import type { HostId, VmId } from '../model/ids.ts';
+import type { Timings } from '../model/limits.ts';
 import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -23,7 +24,7 @@ import { Protector } from './protector.ts';
 import type { Recoveries } from './recoveries.ts';
 import type { Targets } from './targets.ts';
 
-export interface MasterOptions {
+interface MasterOptions {
   readonly self: HostId;
   readonly peer: Peer;
   readonly clock: Clock;
@@ -35,8 +36,7 @@ export interface MasterOptions {
   readonly view: ProtectionView;
   readonly recoveries: Recoveries;
   readonly running: () => readonly RunningVm[];
-  /** After this time it does not wait for agents that have not said that they follow it. */
-  readonly gatherMs: number;
+  readonly timings: Timings;
   readonly tell: (type: EventType, text: string, vm: { id: VmId; name: string }) => void;
   /** Something came in: `advance` is due soon. */
   readonly poke: () => void;
@@ -76,6 +76,7 @@ export class Master {
         dataHosts: (vm) => storage.vm(vm)?.dataHosts ?? [],
         condition: (host) => this.#condition(host),
       },
+      options.timings.leaseDurationMs,
       random.stream('failover'),
       log,
     );
@@ -110,7 +111,7 @@ export class Master {
   }
 
   nextWakeMs(): number {
-    const gatheredAtMs = this.#electedAtMs + this.#options.gatherMs;
+    const gatheredAtMs = this.#gatheredAtMs();
     const isGathering = this.#options.clock.now() < gatheredAtMs;
     const gather = isGathering ? gatheredAtMs : Number.POSITIVE_INFINITY;
     return Math.min(gather, this.protector.nextWakeMs(), this.#failover.nextWakeMs());
@@ -130,11 +131,16 @@ export class Master {
     this.#options.recoveries.abandon();
   }
 
+  /** Until when it waits for agents to say that they follow it. */
+  #gatheredAtMs(): number {
+    return this.#electedAtMs + this.#options.timings.suspectAfterMs;
+  }
+
   /** Everybody told what runs or counts as failed, and the followers said that they follow. */
   #isReady(nowMs: number): boolean {
-    const { membership, self, gatherMs } = this.#options;
+    const { membership, self } = this.#options;
     if (!membership.isComplete()) return false;
-    if (nowMs - this.#electedAtMs >= gatherMs) return true;
+    if (nowMs >= this.#gatheredAtMs()) return true; // those that have not answered by then never will
     return membership.linked().every((member) => member.beat?.master === self);
   }
 

@@ -24,7 +24,7 @@ export interface Member {
   list: VmList | null;
 }
 
-export interface LastSeen {
+interface LastSeen {
   readonly host: HostId;
   /** When its host reported a list without it; null while the last list has it. */
   readonly goneAtMs: number | null;

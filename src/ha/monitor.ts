@@ -11,7 +11,7 @@ import type { Candidate } from './failover-entry.ts';
 import type { Membership } from './membership.ts';
 import type { ProtectionView } from './protection-view.ts';
 
-export interface Comparison {
+interface Comparison {
   readonly candidates: readonly Candidate[];
   readonly runsOn: ReadonlyMap<VmId, HostId>;
 }
@@ -83,8 +83,9 @@ export class Monitor {
     if (from === null) return { from, failedAtMs: nowMs, prefer: null };
     const member = this.#membership.member(from);
     const isAlive = from === this.#self || member?.condition === 'linked';
-    if (!isLater && seen?.goneAtMs != null) {
-      return { from, failedAtMs: seen.goneAtMs, prefer: isAlive ? from : null };
+    const goneAtMs = isLater ? null : (seen?.goneAtMs ?? null);
+    if (goneAtMs !== null) {
+      return { from, failedAtMs: goneAtMs, prefer: isAlive ? from : null };
     }
     return { from, failedAtMs: isAlive ? nowMs : (member?.heardAtMs ?? nowMs), prefer: null };
   }

@@ -15,7 +15,7 @@ export function stateOf(
   const { host, heardAtMs, condition, beat } = member;
   if (condition === 'failed') {
     if (reachable.has(host)) return 'networkPartitionedFromMaster';
-    return heardAtMs === null ? 'unknown' : 'hostDown';
+    return heardAtMs === null && before === 'unknown' ? 'unknown' : 'hostDown';
   }
   if (heardAtMs === null || beat === null) return 'unknown';
   if (member.linkedAtMs === null) return before; // it does not hear us yet

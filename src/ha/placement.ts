@@ -18,7 +18,7 @@ export interface Need {
   readonly memoryBytes: number;
 }
 
-export interface Wishes {
+interface Wishes {
   /** The living host on which the VM's guest ended by itself. */
   readonly prefer: HostId | null;
   readonly dataHosts: readonly HostId[];

@@ -19,7 +19,7 @@ interface Wanted {
   reportAgainMs: number;
 }
 
-export interface ProtectionAgentPorts {
+interface ProtectionAgentPorts {
   running(): readonly RunningVm[];
   vm(vm: VmId): VmView | null;
   /** The master to report to, with its term; null while there is none. */

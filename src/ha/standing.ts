@@ -10,7 +10,7 @@ import type { Membership } from './membership.ts';
 import type { HostKind, Role } from './messages.ts';
 import { claimOf } from './observer.ts';
 
-export interface StandingOptions {
+interface StandingOptions {
   readonly self: HostId;
   readonly kind: HostKind;
   readonly membership: Membership;

@@ -104,16 +104,28 @@ export async function createHost(ports: HostPorts, options: HostOptions): Promis
     shareMembers({ peer, members, log, onChange: setPeers }),
   );
 
-  // The guests of an earlier daemon first: until they are found, no lock that names this host may be
-  // taken for forgotten, and nothing may be started here.
-  storagePeer.start();
-  setPeers();
-  store.start();
-  await runner.recover();
-  store.releaseForgotten();
-  haPeer.start();
-  setPeers();
-  ha.start();
+  async function stop(): Promise<void> {
+    ha.stop();
+    await runner.detach();
+    await store.stop();
+    await Promise.all([haPeer.stop(), storagePeer.stop()]);
+  }
+
+  try {
+    // The guests of an earlier daemon first: until they are found, no lock that names this host may
+    // be taken for forgotten, and nothing may be started here.
+    storagePeer.start();
+    setPeers();
+    store.start();
+    await runner.recover();
+    store.releaseForgotten();
+    haPeer.start();
+    setPeers();
+    ha.start();
+  } catch (error) {
+    await stop();
+    throw error;
+  }
 
   return {
     manager,
@@ -121,11 +133,6 @@ export async function createHost(ports: HostPorts, options: HostOptions): Promis
       setPeers();
       for (const one of shared) one.tellAll();
     },
-    async stop() {
-      ha.stop();
-      await runner.detach();
-      await store.stop();
-      await Promise.all([haPeer.stop(), storagePeer.stop()]);
-    },
+    stop,
   };
 }

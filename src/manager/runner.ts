@@ -184,6 +184,24 @@ export function createRunner(options: {
     await disks?.close();
   }
 
+  /**
+   * Switched off: lock and protection end in one change; where that is impossible now, the store goes
+   * on trying. A guest that has exited is released only afterwards: until then its guard tells a
+   * restarted daemon how it ended, and the power-off is not forgotten.
+   */
+  async function endForGood(entry: Entry): Promise<void> {
+    if (entry.guest?.state !== 'exited') await end(entry);
+    else await entry.disks?.close();
+    options.onPoweredOff(entry.vm, entry.epoch);
+    try {
+      await storage.unlock(entry.vm, entry.epoch, unprotected(entry) as unknown as JsonValue);
+    } catch (error) {
+      log.warn(`power-off of ${entry.name} is recorded later: ${String(error)}`, { vm: entry.vm });
+    }
+    await end(entry);
+    forget(entry);
+  }
+
   async function openDisks(entry: Entry, guestRuns: boolean): Promise<OpenDisks> {
     return storage.openDisks(entry.vm, {
       epoch: entry.epoch,
@@ -246,21 +264,9 @@ export function createRunner(options: {
     if (entry.state === 'stopping') return;
     setState(entry, 'stopping');
     step(entry, 'end after power-off', async () => {
-      await end(entry);
       emit('vm.stopped', `VM ${entry.name} has switched itself off (${detail})`, entry);
-      await giveBack(entry);
+      await endForGood(entry);
     });
-  }
-
-  /** Releases lock and protection in one change; where that is impossible now, the store goes on. */
-  async function giveBack(entry: Entry): Promise<void> {
-    options.onPoweredOff(entry.vm, entry.epoch);
-    try {
-      await storage.unlock(entry.vm, entry.epoch, unprotected(entry) as unknown as JsonValue);
-    } catch (error) {
-      log.warn(`power-off of ${entry.name} is recorded later: ${String(error)}`, { vm: entry.vm });
-    }
-    forget(entry);
   }
 
   function unprotected(entry: Entry): ProtectionState {
@@ -284,9 +290,9 @@ export function createRunner(options: {
     const atOnce = force || entry.state === 'paused' || entry.disks === null;
     setState(entry, 'stopping');
     if (!atOnce) await powerDown(entry);
-    await end(entry);
+    if (entry.guest?.state !== 'exited') await end(entry);
     emit('vm.stopped', `VM ${entry.name} was switched off`, entry);
-    await giveBack(entry);
+    await endForGood(entry);
   }
 
   /** Resolves when the guest is gone, or the grace time is over. */
@@ -336,7 +342,7 @@ export function createRunner(options: {
     try {
       entry.disks = await openDisks(entry, true);
     } catch (error) {
-      if (isError(error, 'fenced') || isError(error, 'unknown-vm')) {
+      if (isError(error, 'fenced')) {
         await lost(entry);
         return;
       }

@@ -23,7 +23,7 @@ export interface BootImage {
 export type Accelerator = 'kvm' | 'tcg';
 
 /** The name of the virtio port on which a guest reports. */
-export const heartbeatPort = 'org.holdfast.heartbeat';
+const heartbeatPort = 'org.holdfast.heartbeat';
 
 const reconnectDelaySeconds = 365 * 24 * 60 * 60;
 const mebibyte = 1024 * 1024;

@@ -4,8 +4,8 @@
 
 import { access, mkdir, readdir } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
-import { join, resolve } from 'node:path';
-import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
+import { resolve } from 'node:path';
+import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import { epoch, type VmId, vmId } from '../model/ids.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Guest, GuestDriver, GuestLaunch } from '../ports/guests.ts';
@@ -64,6 +64,10 @@ export async function createQemuDriver(options: QemuDriverOptions): Promise<Gues
   return new QemuDriver({ ...options, runDir, accelerator, qemuPath: qemu, log });
 }
 
+function refusal(launch: GuestLaunch, reason: string): HoldfastError {
+  return guestFailed(`VM ${launch.name} can not be started: ${reason}`);
+}
+
 class QemuDriver implements GuestDriver {
   readonly accelerator: Accelerator;
   readonly #options: QemuDriverOptions & { readonly qemuPath: string };
@@ -90,9 +94,11 @@ class QemuDriver implements GuestDriver {
 
   async start(launch: GuestLaunch): Promise<Guest> {
     const files = runFiles(this.#options.runDir, launch.vm);
-    const image = await this.#check(launch, files);
+    this.#check(launch, files);
+    // Nothing may be awaited between the check and this, or two starts of one VM pass it.
     this.#starting.set(launch.vm, launch);
     try {
+      const image = await this.#bootImage(launch);
       await this.#clear(launch, files);
       const record = await writeLaunch(files, launch);
       return await this.#launch(launch, files, record, image);
@@ -104,11 +110,12 @@ class QemuDriver implements GuestDriver {
   }
 
   async recover(): Promise<Guest[]> {
-    const entries = await readdir(this.#options.runDir);
+    const entries = await readdir(this.#options.runDir, { withFileTypes: true });
     const guests = await Promise.all(
       entries
-        .filter((entry) => isPlainWord(entry) && !this.#isHere(vmId(entry)))
-        .map((entry) => this.#recover(vmId(entry))),
+        .filter((entry) => entry.isDirectory() && isPlainWord(entry.name))
+        .filter((entry) => !this.#isHere(vmId(entry.name)))
+        .map((entry) => this.#recover(vmId(entry.name))),
     );
     return guests.filter((guest) => guest !== null);
   }
@@ -118,9 +125,8 @@ class QemuDriver implements GuestDriver {
   }
 
   /** Refuses what can not be started, before anything is made. */
-  async #check(launch: GuestLaunch, files: RunFiles): Promise<BootImage | null> {
-    const refuse = (reason: string): HoldfastError =>
-      guestFailed(`VM ${launch.name} can not be started: ${reason}`);
+  #check(launch: GuestLaunch, files: RunFiles): void {
+    const refuse = (reason: string): HoldfastError => refusal(launch, reason);
     if (!isPlainWord(launch.vm) || !isPlainWord(launch.name))
       throw refuse('its name is not a word');
     const sockets = [files.guardSocket, files.qmpSocket, files.heartbeatSocket];
@@ -133,9 +139,7 @@ class QemuDriver implements GuestDriver {
       throw refuse('it is running on this host');
     }
     this.#checkMemory(launch);
-    const image = await this.#bootImage(launch, refuse);
     if (launch.deadlineMs <= this.#clock.now()) throw refuse('its deadline has passed');
-    return image;
   }
 
   #checkMemory(launch: GuestLaunch): void {
@@ -152,20 +156,17 @@ class QemuDriver implements GuestDriver {
     );
   }
 
-  async #bootImage(
-    launch: GuestLaunch,
-    refuse: (reason: string) => HoldfastError,
-  ): Promise<BootImage | null> {
+  async #bootImage(launch: GuestLaunch): Promise<BootImage | null> {
     if (launch.boot === 'disk') return null;
     const image = this.#options.bootImages[launch.boot];
     if (image === undefined) {
       const known = Object.keys(this.#options.bootImages).join(', ') || 'none';
-      throw refuse(`this host has no boot image ${launch.boot} (it has: ${known})`);
+      throw refusal(launch, `this host has no boot image ${launch.boot} (it has: ${known})`);
     }
     for (const path of [image.kernel, image.initrd]) {
       if (path === undefined) continue;
       await access(path).catch((error: Error) => {
-        throw refuse(`boot image ${launch.boot}: ${error.message}`);
+        throw refusal(launch, `boot image ${launch.boot}: ${error.message}`);
       });
     }
     return image;
@@ -292,12 +293,18 @@ class QemuDriver implements GuestDriver {
       this.#guests.set(vm, guest);
       return guest;
     } catch (error) {
-      if (record === null && nobodyListens(error)) return null;
-      if (!nobodyListens(error) && !isError(error, 'timeout')) throw error;
-      // A guard that does not answer does not guard: its guest must not go on.
-      this.#log.warn('a guest without its guard is cleared away', { vm, error: String(error) });
-      if (await endProcessesOf(files, this.#clock)) await removeRunFiles(files);
-      else this.#log.error('the processes of a guest do not end', { vm, dir: join(files.dir) });
+      // A guard that does not answer does not guard, whatever the reason: its guest must not go on,
+      // and until it is certainly gone nobody may take its VM for stopped.
+      if (record !== null) {
+        this.#log.warn('a guest without its guard is cleared away', { vm, error: String(error) });
+      }
+      if (!(await endProcessesOf(files, this.#clock))) {
+        throw new HoldfastError(
+          'guest-failed',
+          `The processes of VM ${vm} do not end; look into ${files.dir}, end them, and start again`,
+        );
+      }
+      if (record !== null) await removeRunFiles(files);
       return null;
     } finally {
       probe?.close();

@@ -15,7 +15,7 @@ import { GuardClient, type GuardStatus, type GuestExit } from './guard-client.ts
 import { HeartbeatReader } from './heartbeat.ts';
 import { nobodyListens } from './line-socket.ts';
 import { endProcessesOf } from './processes.ts';
-import { QmpClient, type QmpObject } from './qmp.ts';
+import { QmpClient, type QmpObject, textOf } from './qmp.ts';
 import { guestFailed, type LaunchRecord, type RunFiles, removeRunFiles } from './run-files.ts';
 
 export interface GuestContext {
@@ -336,7 +336,7 @@ export class QemuGuest implements Guest {
 
   #onQmpEvent(name: string, data: QmpObject): void {
     if (name === 'SHUTDOWN') {
-      this.#shutdownReason = String(data['reason']);
+      this.#shutdownReason = textOf(data['reason'], 'unknown');
     } else if (name === 'RESET') {
       this.#panicked = false;
       this.#emit({ type: 'reset' });
@@ -347,11 +347,11 @@ export class QemuGuest implements Guest {
       this.#emit({ type: 'panicked' });
     } else if (name === 'BLOCK_IO_ERROR' && !this.#stoppedByError) {
       this.#stoppedByError = true;
-      const index = Number(/^disk(\d+)$/.exec(String(data['node-name']))?.[1] ?? 'NaN');
+      const index = Number(/^disk(\d+)$/.exec(textOf(data['node-name'], ''))?.[1] ?? 'NaN');
       this.#emit({
         type: 'ioError',
         disk: this.#context.launch.disks[index] ?? 'unknown',
-        detail: String(data['reason'] ?? 'an I/O error'),
+        detail: textOf(data['reason'], 'an I/O error'),
       });
     }
   }

@@ -15,7 +15,7 @@ export interface HeartbeatOptions {
   readonly path: string;
   readonly clock: Clock;
   readonly log: Log;
-  onLine(line: string): void;
+  readonly onLine: (line: string) => void;
 }
 
 export class HeartbeatReader {

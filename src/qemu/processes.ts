@@ -21,7 +21,7 @@ async function argumentsOf(pid: string): Promise<string[]> {
 }
 
 /** The guard and the guest both carry the guest's QMP argument, and nothing else does. */
-export async function processesOf(files: RunFiles): Promise<number[]> {
+async function processesOf(files: RunFiles): Promise<number[]> {
   const mark = qmpChardev(files);
   const found: number[] = [];
   for (const entry of await readdir('/proc')) {

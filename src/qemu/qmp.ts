@@ -35,6 +35,11 @@ function isObject(value: unknown): value is QmpObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
+/** A text out of QEMU's words, or `otherwise`. */
+export function textOf(value: unknown, otherwise: string): string {
+  return typeof value === 'string' ? value : otherwise;
+}
+
 export class QmpClient {
   readonly #socket: LineSocket;
   readonly #clock: Clock;
@@ -149,7 +154,7 @@ export class QmpClient {
   #onAnswer(message: QmpObject): void {
     const pending = this.#pending.get(message['id'] as number);
     if (pending === undefined) {
-      this.#log.debug('QEMU answered what nobody waits for', { id: String(message['id']) });
+      this.#log.debug('QEMU answered what nobody waits for', { id: JSON.stringify(message['id']) });
       return;
     }
     this.#pending.delete(message['id'] as number);
@@ -160,6 +165,8 @@ export class QmpClient {
     }
     const error = message['error'];
     const reason = isObject(error) ? error['desc'] : undefined;
-    pending.reject(guestFailed(`QEMU refused ${pending.command}: ${String(reason)}`));
+    pending.reject(
+      guestFailed(`QEMU refused ${pending.command}: ${textOf(reason, 'it says no reason')}`),
+    );
   }
 }

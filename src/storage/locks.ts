@@ -192,6 +192,12 @@ export function createLocks(options: {
   }
 
   async function unlock(vm: VmId, epoch: Epoch, protection?: JsonValue): Promise<void> {
+    const heldEpoch = holder.heldEpoch(vm);
+    if (heldEpoch !== null && heldEpoch !== epoch) {
+      // The lock has been taken again by this host meanwhile: the older one is over by that.
+      releases.delete(vm);
+      return;
+    }
     holder.drop(vm);
     releases.set(vm, { epoch, protection });
     if (directory.namespace(vm) === null) {

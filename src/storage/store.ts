@@ -481,6 +481,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     onLease: (events: LeaseEvents) => holder.onLease(events),
     openDisks,
     start() {
+      registers.start();
       heartbeats.start();
     },
     releaseForgotten() {

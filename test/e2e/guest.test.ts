@@ -181,6 +181,7 @@ describe('the guest', () => {
       });
       await guest.heartbeat.next(/^wrote 5$/);
       server.kill('SIGSTOP');
+      await sleep(500); // a write each 10 ms: by now one of them hangs
       guest.command('system_powerdown');
       await guest.qmp.next(/guest-shutdown/);
     } finally {

@@ -71,13 +71,13 @@ function driverIn(runDir: string, other: Partial<QemuDriverOptions> = {}): Promi
 /** A disk in the memory of an NBD server. */
 async function disk(
   folder: string,
-  ...filters: string[]
+  filter?: string,
+  ...parameters: string[]
 ): Promise<{ socket: string; pid: number }> {
   const socket = join(folder, 'disk.sock');
-  const [filter = [], parameters = []] = [filters.slice(0, 1), filters.slice(1)];
   const server = run('nbdkit', [
     ...['--foreground', '--unix', socket],
-    ...filter.map((name) => `--filter=${name}`),
+    ...(filter === undefined ? [] : [`--filter=${filter}`]),
     ...['memory', '64M', ...parameters],
   ]);
   await until(() => existsSync(socket));
@@ -356,8 +356,6 @@ describe('a guest', { timeout: patience }, () => {
 });
 
 describe('a start that fails leaves nothing', { timeout: patience }, () => {
-  const vm = vmId('0123456789abcdef0123456789abcdef');
-
   async function failure(launch: GuestLaunch, other: Partial<QemuDriverOptions> = {}) {
     const runDir = other.runDir ?? tempFolder();
     const driver = await driverIn(runDir, other);
@@ -453,7 +451,6 @@ describe('a start that fails leaves nothing', { timeout: patience }, () => {
     expect(results.map((result) => result.status).sort()).toEqual(['fulfilled', 'rejected']);
     expect(qemuPid('vm-1', runDir)).toBeGreaterThan(0);
     for (const result of results) if (result.status === 'fulfilled') await result.value.kill();
-    expect(vm).toBeTruthy();
   });
 });
 

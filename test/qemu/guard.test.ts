@@ -333,12 +333,11 @@ describe('pause and resume', () => {
     const started = await start(ticking);
     const client = new RawClient(started.socket);
     client.send(`status\npause\nstatus\nresume ${bootMs() + far}\nstatus\nkill\nstatus\n`);
-    const states: (string | undefined)[] = [];
-    while (states.length < 7) {
-      const line = await client.next();
-      if (line.startsWith('ok')) states.push(fields(line)['state']);
-      else expect(line).toBe('exited signal 9');
-    }
+    await until(() => client.heard.length === 8);
+    const states = client.heard
+      .filter((line) => line.startsWith('ok'))
+      .map((line) => fields(line)['state']);
+    expect(client.heard).toContain('exited signal 9');
     expect(states).toEqual([
       ...['running', 'paused', 'paused', 'running', 'running', 'exited', 'exited'],
     ]);

@@ -23,7 +23,15 @@ export function tempFolder(): string {
 
 export function compileGuard(): string {
   const path = join(tempFolder(), 'guard');
-  execFileSync('gcc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', path, source]);
+  execFileSync(process.env['CC'] ?? 'gcc', [
+    '-O2',
+    '-Wall',
+    '-Wextra',
+    '-Werror',
+    '-o',
+    path,
+    source,
+  ]);
   return path;
 }
 

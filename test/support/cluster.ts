@@ -31,12 +31,22 @@ export class Cluster {
   mostInstances = 0;
   readonly reports = new Map<string, (Report & { readonly host: HostId })[]>();
 
-  constructor(options: { readonly hosts: number; readonly seed?: number; readonly witnesses?: number }) {
+  constructor(options: {
+    readonly hosts: number;
+    readonly seed?: number;
+    readonly witnesses?: number;
+  }) {
     this.random = new SeededRandom(options.seed ?? 1);
-    this.storageNetwork = new MemoryNetwork(this.clock, new SeededRandom(`${options.seed} storage`), {
+    this.storageNetwork = new MemoryNetwork(
+      this.clock,
+      new SeededRandom(`${options.seed} storage`),
+      {
+        detectMs: 2000,
+      },
+    );
+    this.haNetwork = new MemoryNetwork(this.clock, new SeededRandom(`${options.seed} ha`), {
       detectMs: 2000,
     });
-    this.haNetwork = new MemoryNetwork(this.clock, new SeededRandom(`${options.seed} ha`), { detectMs: 2000 });
     const names = Array.from({ length: options.hosts }, (_, index) => hostId(`host-${index + 1}`));
     const members = names.map(
       (name, index): Member => ({
@@ -57,11 +67,24 @@ export class Cluster {
 
   async start(): Promise<void> {
     await Promise.all(this.machines.map((machine) => machine.boot()));
-    await this.clock.until(() => this.machines.every((one) => one.manager.status().master !== null), 15_000);
+    await this.until(
+      () => this.machines.every((one) => one.manager.status().master !== null),
+      15_000,
+    );
   }
 
   wait<T>(promise: Promise<T>, limitMs?: number): Promise<T> {
     return this.clock.wait(promise, limitMs);
+  }
+
+  /** Runs until the condition holds; looks every 10 ms, because looking may itself set off events. */
+  async until(condition: () => boolean, limitMs: number): Promise<void> {
+    const end = this.clock.now() + limitMs;
+    while (!condition()) {
+      if (this.clock.now() >= end)
+        throw new Error(`still not so after ${limitMs} ms of virtual time`);
+      await this.clock.run(10);
+    }
   }
 
   /** Cuts both networks between the groups. */
@@ -142,7 +165,7 @@ class TestGuest implements Guest {
     const { clock } = this.#machine.cluster;
     clock.after(this.#deadlineMs - clock.now(), () => {
       if (this.state !== 'running') return;
-      if (clock.now() < this.#deadlineMs) return this.#arm();
+      if (this.#deadlineMs - clock.now() > 0.5) return this.#arm();
       this.#stand();
       this.onEvent({ type: 'paused' });
     });
@@ -234,7 +257,9 @@ export class Machine {
   }
 
   isRunning(name: string): boolean {
-    return [...this.guests.values()].some((guest) => guest.name === name && guest.state === 'running');
+    return [...this.guests.values()].some(
+      (guest) => guest.name === name && guest.state === 'running',
+    );
   }
 
   guest(name: string): TestGuest {

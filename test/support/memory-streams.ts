@@ -38,7 +38,11 @@ export class MemoryStreams {
   }
 
   /** Null while nobody listens. */
-  connect(path: string, onData: (bytes: Uint8Array) => void, onClosed: () => void): ClientStream | null {
+  connect(
+    path: string,
+    onData: (bytes: Uint8Array) => void,
+    onClosed: () => void,
+  ): ClientStream | null {
     const listener = this.#listeners.get(path);
     if (listener === undefined) return null;
     let server: StreamEvents | null = null;

@@ -2,7 +2,7 @@
 // ever writes the next one, flushes, and only then reports it. It speaks NBD as QEMU does: when the
 // server goes away it connects again and repeats what was not answered.
 
-import { CMD, OPT, clientFlags, optionOf, requestOf } from '../nbd/client-wire.ts';
+import { CMD, clientFlags, OPT, optionOf, requestOf } from '../nbd/client-wire.ts';
 import type { ClientStream, MemoryStreams } from './memory-streams.ts';
 import type { VirtualClock } from './virtual-clock.ts';
 
@@ -126,9 +126,10 @@ export class NbdGuest {
           this.#input = Buffer.concat([this.#input, bytes]);
           this.#parse();
         }),
-      () => this.#when(() => {
-        if (this.#stream === mine.stream) this.#clock.after(100, () => this.#connect());
-      }),
+      () =>
+        this.#when(() => {
+          if (this.#stream === mine.stream) this.#clock.after(100, () => this.#connect());
+        }),
     );
     this.#stream = mine.stream;
     if (mine.stream === null) this.#clock.after(100, () => this.#connect());

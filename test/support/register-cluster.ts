@@ -10,9 +10,13 @@ import { defaultPolicy } from '../../src/model/policy.ts';
 import type { Lock, NamespaceRecord, ObjectRecord, Voter } from '../../src/model/record.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Clock } from '../../src/ports/clock.ts';
-import { type Journal, type JournalBounds, openJournal } from '../../src/storage/journal/journal.ts';
+import {
+  type Journal,
+  type JournalBounds,
+  openJournal,
+} from '../../src/storage/journal/journal.ts';
 import type { Admission } from '../../src/storage/register/admission.ts';
-import type { Outcome } from '../../src/storage/register/outcome.ts';
+import type { ChangeOptions, Outcome } from '../../src/storage/register/outcome.ts';
 import { createRegisters, type Registers } from '../../src/storage/register/registers.ts';
 import type { Operation } from './linearizability.ts';
 import { MemoryDisk } from './memory-disk.ts';
@@ -65,7 +69,9 @@ export class RegisterCluster {
     this.#options = options;
     this.random = new SeededRandom(options.seed);
     this.network = new MemoryNetwork(this.clock, this.random.stream('network'), options.network);
-    this.hosts = Array.from({ length: options.hosts ?? 3 }, (_, index) => hostId(`host-${index + 1}`));
+    this.hosts = Array.from({ length: options.hosts ?? 3 }, (_, index) =>
+      hostId(`host-${index + 1}`),
+    );
   }
 
   async start(): Promise<void> {
@@ -110,7 +116,9 @@ export class RegisterCluster {
     });
     this.running.set(host, { clock, peer, journal, registers });
     peer.start();
-    transport.setPeers(new Map(this.hosts.filter((other) => other !== host).map((other) => [other, ''])));
+    transport.setPeers(
+      new Map(this.hosts.filter((other) => other !== host).map((other) => [other, ''])),
+    );
     registers.start();
   }
 
@@ -166,15 +174,22 @@ export class RegisterCluster {
     if (outcome.status !== 'committed') throw new Error(`not created: ${JSON.stringify(outcome)}`);
   }
 
-  change(host: HostId, edit: (current: NamespaceRecord) => NamespaceRecord): Promise<Outcome> {
-    return this.registers(host).changed(this.target, (current) => {
-      if (current?.kind !== 'namespace') return { refuse: new HoldfastError('conflict', 'not there') };
-      return { write: { ...edit(current), revision: revision(current.revision + 1) } };
-    });
+  change(
+    host: HostId,
+    edit: (current: NamespaceRecord) => NamespaceRecord | null,
+    options: ChangeOptions = {},
+  ): Promise<Outcome> {
+    const decide = (current: ObjectRecord | null) => {
+      const edited = current?.kind === 'namespace' ? edit(current) : null;
+      if (edited === null) return { refuse: new HoldfastError('conflict', 'not as it should be') };
+      return { write: { ...edited, revision: revision(edited.revision + 1) } };
+    };
+    return this.registers(host).changed(this.target, decide, options);
   }
 
-  /** Appends a letter of its own, and notes in the history what came of it. */
-  append(host: HostId): void {
+  /** Appends a letter of its own, and notes in the history what came of it; `picky`: only to a text
+   * of even length; `prefer`: see `ChangeOptions`. */
+  append(host: HostId, picky = false, options: ChangeOptions = {}): void {
     const letter = String.fromCodePoint(0x100 + this.#letters++);
     const invokedAt = this.clock.now();
     const apply = (expected: string | null) => (state: string) => {
@@ -190,13 +205,30 @@ export class RegisterCluster {
       apply: apply(null),
     };
     this.history.push(entry);
-    void this.change(host, (current) => ({ ...current, name: current.name + letter })).then((outcome) => {
+    const edit = (current: NamespaceRecord) =>
+      picky && current.name.length % 2 === 1 ? null : { ...current, name: current.name + letter };
+    void this.change(host, edit, options).then((outcome) => {
       this.#count(outcome);
       const index = this.history.indexOf(entry);
       if (outcome.status === 'committed') {
         const result = (outcome.record as NamespaceRecord).name;
-        entry = { ...entry, name: `${name} -> ${result}`, returnedAt: this.clock.now(), apply: apply(result) };
+        entry = {
+          ...entry,
+          name: `${name} -> ${result}`,
+          returnedAt: this.clock.now(),
+          apply: apply(result),
+        };
         this.history[index] = entry;
+      } else if (outcome.status === 'refused' && outcome.record?.kind === 'namespace') {
+        // As good as a read of what it was refused for.
+        const text = outcome.record.name;
+        const apply = (state: string) => (state === text ? state : null);
+        this.history[index] = {
+          name: `${name} refused at ${text}`,
+          invokedAt,
+          returnedAt: this.clock.now(),
+          apply,
+        };
       } else if (outcome.status === 'refused' || outcome.error.code !== 'outcome-unknown') {
         // It did not happen and never will: if its letter is found all the same, nothing explains it.
         this.history.splice(index, 1);

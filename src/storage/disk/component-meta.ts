@@ -12,8 +12,8 @@ export interface ComponentMeta {
   readonly object: ObjectId;
   readonly sizeBytes: number;
   readonly fence: Fence;
-  /** `LocalDisk.incarnation` when the fence was taken: if the disk has another one now, writes that
-   * were acknowledged and not flushed may be lost. */
+  /** `LocalDisk.incarnation` when all that was acknowledged was there for certain: if the disk has
+   * another one now, writes that were not flushed may be lost. Empty: a sync has failed. */
   readonly incarnation: string;
 }
 
@@ -25,7 +25,8 @@ const magic = 0x48464331; // "HFC1"
 export function encodeSlot(meta: ComponentMeta, sequence: number): Uint8Array {
   const body = new TextEncoder().encode(JSON.stringify(meta));
   const slot = new Uint8Array(slotBytes);
-  if (headerBytes + body.length > slotBytes) throw new Error('component meta does not fit its slot');
+  if (headerBytes + body.length > slotBytes)
+    throw new Error('component meta does not fit its slot');
   const view = new DataView(slot.buffer);
   view.setUint32(0, magic);
   view.setUint32(4, sequence);
@@ -36,13 +37,19 @@ export function encodeSlot(meta: ComponentMeta, sequence: number): Uint8Array {
 }
 
 /** The newer of the two slots that is whole; throws `store-damaged` if none is. */
-export function decodeSlots(bytes: Uint8Array, name: string): { meta: ComponentMeta; sequence: number } {
+export function decodeSlots(
+  bytes: Uint8Array,
+  name: string,
+): { meta: ComponentMeta; sequence: number } {
   const whole = [0, 1]
     .map((index) => decodeSlot(bytes.subarray(index * slotBytes, (index + 1) * slotBytes)))
     .filter((slot) => slot !== null)
     .sort((a, b) => b.sequence - a.sequence);
   if (whole[0] === undefined) {
-    throw new HoldfastError('store-damaged', `Both copies of the head of component ${name} are damaged`);
+    throw new HoldfastError(
+      'store-damaged',
+      `Both copies of the head of component ${name} are damaged`,
+    );
   }
   return whole[0];
 }

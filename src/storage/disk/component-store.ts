@@ -74,7 +74,11 @@ export function createComponentStore(options: {
   }
 
   /** Runs an async action of a request and answers it. */
-  function answer(reply: Reply, what: string, action: () => Promise<[JsonValue, Uint8Array?]>): void {
+  function answer(
+    reply: Reply,
+    what: string,
+    action: () => Promise<[JsonValue, Uint8Array?]>,
+  ): void {
     const problem = options.problem();
     if (problem !== null) {
       reply.fail(new HoldfastError('store-damaged', `the store of ${peer.self}: ${problem}`));
@@ -101,7 +105,9 @@ export function createComponentStore(options: {
   function taken(id: ComponentId, reply: Reply): Component | null {
     const component = ready.get(id);
     if (component === undefined) {
-      reply.fail(new HoldfastError('fenced', `component ${id} on ${peer.self} has to be taken first`));
+      reply.fail(
+        new HoldfastError('fenced', `component ${id} on ${peer.self} has to be taken first`),
+      );
       return null;
     }
     return component;
@@ -118,6 +124,10 @@ export function createComponentStore(options: {
       } catch (error) {
         await removeComponentFiles(disk, request.component).catch(() => undefined);
         throw error;
+      }
+      if (options.isDeleted(request.object)) {
+        await remove(request.component);
+        throw new HoldfastError('conflict', `object ${request.object} is deleted`);
       }
       return [null];
     });
@@ -136,16 +146,25 @@ export function createComponentStore(options: {
 
   peer.on('component.read', (_from, body, _payload, reply) => {
     const request = body as unknown as ReadComponent;
-    taken(request.component, reply)?.read(request.token, request.offset, request.length, (error, bytes) => {
-      if (error === null) reply.ok(null, bytes);
-      else reply.fail(error);
-    });
+    taken(request.component, reply)?.read(
+      request.token,
+      request.offset,
+      request.length,
+      (error, bytes) => {
+        if (error === null) reply.ok(null, bytes);
+        else reply.fail(error);
+      },
+    );
   });
 
   peer.on('component.write', (_from, body, payload, reply) => {
     const request = body as unknown as WriteComponent;
-    taken(request.component, reply)?.write(request.token, request.offset, payload, request.fua, (error) =>
-      finish(reply, error),
+    taken(request.component, reply)?.write(
+      request.token,
+      request.offset,
+      payload,
+      request.fua,
+      (error) => finish(reply, error),
     );
   });
 
@@ -167,7 +186,9 @@ export function createComponentStore(options: {
         const ids = new Set(
           names
             .filter((name) => name.startsWith(prefix))
-            .map((name) => componentId(name.slice('components/'.length).replace(/\.(head|data)$/, ''))),
+            .map((name) =>
+              componentId(name.slice('components/'.length).replace(/\.(head|data)$/, '')),
+            ),
         );
         for (const id of ids) await remove(id);
       })().catch((error: unknown) => {

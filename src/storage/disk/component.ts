@@ -19,7 +19,12 @@ const bitmapOffset = 2 * slotBytes;
 export interface Component {
   readonly meta: ComponentMeta;
   take(fence: Fence): Promise<{ answer: TakeAnswer; regions: number[] }>;
-  read(token: string, offset: number, length: number, done: (error: HoldfastError | null, bytes: Uint8Array) => void): void;
+  read(
+    token: string,
+    offset: number,
+    length: number,
+    done: (error: HoldfastError | null, bytes: Uint8Array) => void,
+  ): void;
   write(token: string, offset: number, bytes: Uint8Array, fua: boolean, done: Done): void;
   flush(token: string, done: Done): void;
   clearIntent(token: string, regions: readonly number[]): void;
@@ -57,6 +62,10 @@ export async function openComponent(
   const slots = new Uint8Array(2 * slotBytes);
   await readInto(head, 0, slots);
   let { meta, sequence } = decodeSlots(slots, component);
+  // A daemon that died may have left it written and not synced: the other slot is not to be written
+  // before this one is durable.
+  await written(head, (sequence % 2) * slotBytes, encodeSlot(meta, sequence));
+  await synced(head);
   const data = await disk.open(dataOf(component), { create: false });
   const bits = new Uint8Array(bitmapBytes(meta.sizeBytes));
   await readInto(head, bitmapOffset, bits);
@@ -66,18 +75,49 @@ export async function openComponent(
   let inFlight = 0;
   let whenIdle: (() => void)[] = [];
   let takes: Promise<unknown> = Promise.resolve();
-  // After a failed sync the system may have dropped what it could not write: what was acknowledged
-  // before is in doubt, and a later sync would succeed without it.
-  let syncFailed = false;
+  let heads: Promise<unknown> = Promise.resolve();
+  let failedSyncs = 0;
+
+  const mayHaveLost = () => meta.incarnation !== disk.incarnation;
+
+  /** One after the other, each into the slot of the older state; a failed one is not counted. */
+  function changeHead(change: Partial<ComponentMeta>): Promise<void> {
+    const result = heads.then(async () => {
+      const next = { ...meta, ...change };
+      await written(head, ((sequence + 1) % 2) * slotBytes, encodeSlot(next, sequence + 1));
+      await synced(head);
+      sequence += 1;
+      meta = next;
+    });
+    heads = result.catch(() => undefined);
+    return result;
+  }
 
   function syncData(done: (error: DiskError | null) => void): void {
+    const failedBefore = failedSyncs;
     data.sync((error) => {
+      if (error === null && failedSyncs === failedBefore) return done(null);
+      // After a failed sync the system may have dropped what it could not write: what was
+      // acknowledged before is in doubt, and another sync would succeed without it.
       if (error !== null) {
-        syncFailed = true;
+        failedSyncs += 1;
         token = null;
+        meta = { ...meta, incarnation: '' };
+        changeHead({ incarnation: '' }).catch(() => undefined);
       }
-      done(error);
+      done(error ?? new DiskError('failed', 'another sync failed at the same time'));
     });
+  }
+
+  /** Who flushes knows what was lost: it has replaced it by now, or does without it. */
+  function settleLosses(done: (error: unknown) => void): void {
+    if (!mayHaveLost()) return done(null);
+    const failedBefore = failedSyncs;
+    changeHead({ incarnation: disk.incarnation }).then(() => {
+      if (failedSyncs === failedBefore) return done(null);
+      meta = { ...meta, incarnation: '' };
+      done(new DiskError('failed', 'a sync failed at the same time'));
+    }, done);
   }
 
   function refusal(given: string, offset: number, length: number): HoldfastError | null {
@@ -85,7 +125,10 @@ export async function openComponent(
       return new HoldfastError('fenced', `component ${component} was taken by another writer`);
     }
     if (offset < 0 || offset + length > meta.sizeBytes) {
-      return new HoldfastError('bad-request', `range ${offset}+${length} is outside of ${component}`);
+      return new HoldfastError(
+        'bad-request',
+        `range ${offset}+${length} is outside of ${component}`,
+      );
     }
     return null;
   }
@@ -111,16 +154,10 @@ export async function openComponent(
     }
     token = null; // from here on nothing of an older writer begins
     if (inFlight > 0) await new Promise<void>((resolve) => whenIdle.push(resolve));
-    const mayHaveLost = syncFailed || meta.incarnation !== disk.incarnation;
-    const next: ComponentMeta = { ...meta, fence, incarnation: disk.incarnation };
-    sequence += 1;
-    await written(head, (sequence % 2) * slotBytes, encodeSlot(next, sequence));
-    await synced(head);
-    meta = next;
-    syncFailed = false;
+    await changeHead({ fence });
     token = newToken();
     return {
-      answer: { token, incarnation: disk.incarnation, mayHaveLost },
+      answer: { token, incarnation: disk.incarnation, mayHaveLost: mayHaveLost() },
       regions: intent.regions(),
     };
   }
@@ -166,10 +203,11 @@ export async function openComponent(
       const refused = refusal(given, 0, 0);
       if (refused !== null) return done(refused);
       began();
-      syncData((error) => {
+      const finish = (error: unknown) => {
         ended();
         done(error === null ? null : fromDisk(error, component));
-      });
+      };
+      syncData((error) => (error === null ? settleLosses(finish) : finish(error)));
     },
     clearIntent(given, regions) {
       if (refusal(given, 0, 0) === null) intent.clear(regions);

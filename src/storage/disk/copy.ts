@@ -21,9 +21,13 @@ import type { TakeAnswer } from './messages.ts';
  */
 export type CopyState = 'inSync' | 'joining' | 'syncing' | 'failing' | 'absent';
 
-/** `silent`: no answer for too long, or an error of its disk. `lost`: it may have lost writes that
- * were acknowledged. `fenced`: somebody else has opened the disk. */
-export type Trouble = 'silent' | 'lost' | 'fenced';
+/** `silent`: no answer for too long, or an error of its disk. `fenced`: somebody else has opened the
+ * disk. */
+export type Trouble = 'silent' | 'fenced';
+
+/** What becomes of a copy that may have lost acknowledged writes: `out`, it does not count any more
+ * or soon will not; `wait`, another copy may still have them; `keep`, nobody has. */
+export type LossDecision = 'out' | 'wait' | 'keep';
 
 interface Operation {
   readonly type: 'component.write' | 'component.flush';
@@ -45,12 +49,16 @@ export class Copy {
   readonly mirror: number;
   /** The component may be used for reads: taken, and no trouble at present. */
   isReady = false;
+  /** It may have lost acknowledged writes, and waits for another copy that has them. */
+  isLost = false;
   private token = '';
   private incarnation: string | null = null;
   private readonly outstanding = new Set<Operation>();
-  private acknowledgedWrites = 0;
+  /** The first one stands for what was written before this opening. */
+  private acknowledgedWrites = 1;
   private flushedWrites = 0;
   private troubleSinceMs: number | null = null;
+  private persisting = false;
   private retaking = false;
   private ended = false;
   private timer: Timer | null = null;
@@ -61,6 +69,7 @@ export class Copy {
     readonly timings: Timings;
     readonly fence: Fence;
     readonly onTrouble: (copy: Copy, trouble: Trouble, error: HoldfastError | null) => void;
+    readonly onLoss: (copy: Copy) => LossDecision;
     readonly onReady: (copy: Copy) => void;
   };
 
@@ -78,6 +87,15 @@ export class Copy {
   /** All that was acknowledged is durable: a restart of its host loses nothing. */
   get isClean(): boolean {
     return this.flushedWrites === this.acknowledgedWrites;
+  }
+
+  /** In trouble for so long that it would be removed if it were not the last one. */
+  get isSilent(): boolean {
+    const { clock, timings } = this.options;
+    const sinceMs = this.troubleSinceMs;
+    return (
+      this.persisting || (sinceMs !== null && clock.now() - sinceMs >= timings.componentTimeoutMs)
+    );
   }
 
   /** Takes the component for this writer; regions are those of its write-intent bitmap. */
@@ -98,6 +116,8 @@ export class Copy {
         const restarted = this.incarnation !== null && this.incarnation !== taken.incarnation;
         this.incarnation = taken.incarnation;
         this.troubleSinceMs = null;
+        this.persisting = false;
+        this.isLost = false;
         this.isReady = true;
         // A copy of the payload: it may be an unaligned piece of a larger buffer.
         const regions = [...new Uint32Array(payload.slice().buffer)];
@@ -121,7 +141,11 @@ export class Copy {
     });
   }
 
-  read(offset: number, length: number, done: (error: HoldfastError | null, bytes: Uint8Array) => void): void {
+  read(
+    offset: number,
+    length: number,
+    done: (error: HoldfastError | null, bytes: Uint8Array) => void,
+  ): void {
     const { peer, timings, clock } = this.options;
     const sentAtMs = clock.now();
     const body = { component: this.component.id, token: this.token, offset, length };
@@ -147,7 +171,7 @@ export class Copy {
 
   /** The disk keeps the copy in spite of its trouble: try on until it is back. */
   persist(): void {
-    this.troubleSinceMs = Number.POSITIVE_INFINITY;
+    this.persisting = true;
     this.retakeAfter(persistPauseMs);
   }
 
@@ -155,6 +179,9 @@ export class Copy {
   drop(): void {
     this.state = 'absent';
     this.isReady = false;
+    this.isLost = false;
+    this.persisting = false;
+    this.troubleSinceMs = null;
     this.incarnation = null;
     this.timer?.cancel();
     this.timer = null;
@@ -179,9 +206,15 @@ export class Copy {
   private send(operation: Operation): void {
     const { peer, timings, clock } = this.options;
     const sentAtMs = clock.now();
+    const { token } = this;
     const body =
       operation.type === 'component.write'
-        ? { component: this.component.id, token: this.token, offset: operation.offset, fua: operation.fua }
+        ? {
+            component: this.component.id,
+            token: this.token,
+            offset: operation.offset,
+            fua: operation.fua,
+          }
         : { component: this.component.id, token: this.token };
     peer.request(
       this.component.host,
@@ -191,7 +224,11 @@ export class Copy {
       timings.componentTimeoutMs,
       (error) => {
         if (this.ended || !this.outstanding.has(operation)) return;
-        if (error !== null) return this.trouble(error, sentAtMs);
+        if (error !== null) {
+          // With an older token: it has been sent once more since.
+          if (token === this.token) this.trouble(error, sentAtMs);
+          return;
+        }
         this.outstanding.delete(operation);
         if (operation.type === 'component.flush') {
           this.flushedWrites = Math.max(this.flushedWrites, operation.covers);
@@ -223,23 +260,32 @@ export class Copy {
     });
   }
 
+  /** Whether it goes on in spite of what it may have lost. */
+  private surviveLoss(): boolean {
+    this.isReady = false;
+    const decision = this.options.onLoss(this);
+    if (decision === 'wait') {
+      this.isLost = true;
+      this.retakeAfter(retakePauseMs);
+    }
+    this.isReady = decision === 'keep';
+    return this.isReady;
+  }
+
   private retake(): void {
     if (this.retaking || this.timer !== null || this.ended) return;
     const { clock, timings } = this.options;
-    if (clock.now() - (this.troubleSinceMs ?? clock.now()) >= timings.componentTimeoutMs) {
+    const troubleMs = clock.now() - (this.troubleSinceMs ?? clock.now());
+    if (troubleMs >= timings.componentTimeoutMs && !this.persisting) {
       this.options.onTrouble(this, 'silent', null);
       return;
     }
     this.retaking = true;
-    const wasClean = this.isClean;
     this.take((error, mayHaveLost) => {
       this.retaking = false;
       if (this.isOut()) return;
       if (error === null) {
-        if (mayHaveLost && !wasClean) {
-          this.options.onTrouble(this, 'lost', null);
-          if (this.isOut()) return;
-        }
+        if (mayHaveLost && !this.isClean && !this.surviveLoss()) return;
         for (const operation of [...this.outstanding]) this.send(operation);
         this.options.onReady(this);
       } else if (error.code === 'fenced') {

@@ -11,7 +11,7 @@ import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { BlockDevice } from './block-device.ts';
-import { Copy, type Trouble } from './copy.ts';
+import { Copy, type LossDecision, type Trouble } from './copy.ts';
 import { segments } from './layout.ts';
 import { type Gate, Mirror } from './mirror.ts';
 
@@ -73,7 +73,8 @@ class Disk implements OpenDisk {
   private timer: Timer | null = null;
   /** Copies that the record counts and that are not yet equal to the one that is read. */
   private readonly reconciling = new Set<Copy>();
-  private readonly syncs = new Map<string, number>();
+  /** Attempts to bring copies back, with the regions left. */
+  private readonly syncs = new Map<string, { left: number }>();
 
   constructor(options: DiskOptions) {
     this.options = options;
@@ -97,10 +98,17 @@ class Disk implements OpenDisk {
       this.options.onWritesLost();
     }
     for (const mirror of this.mirrors) this.reconcile(mirror);
+    // What was lost is settled: the components need not tell of it again.
+    if (taken.some(({ writesLost }) => writesLost))
+      for (const mirror of this.mirrors) mirror.flush(() => {});
     this.keep();
   }
 
-  read(offset: number, length: number, done: (error: HoldfastError | null, bytes: Uint8Array) => void): void {
+  read(
+    offset: number,
+    length: number,
+    done: (error: HoldfastError | null, bytes: Uint8Array) => void,
+  ): void {
     if (this.closed) return done(stopped(), new Uint8Array(0));
     const pieces = segments(this.mirrors.length, this.stripeBytes, offset, length);
     const first = pieces[0];
@@ -127,7 +135,12 @@ class Disk implements OpenDisk {
     );
   }
 
-  write(offset: number, bytes: Uint8Array, fua: boolean, done: (error: HoldfastError | null) => void): void {
+  write(
+    offset: number,
+    bytes: Uint8Array,
+    fua: boolean,
+    done: (error: HoldfastError | null) => void,
+  ): void {
     if (this.closed) return done(stopped());
     const ended = this.began();
     each(
@@ -160,7 +173,7 @@ class Disk implements OpenDisk {
   }
 
   resyncing(): ReadonlyMap<string, number> {
-    return this.syncs;
+    return new Map([...this.syncs].map(([component, { left }]) => [component, left]));
   }
 
   async close(): Promise<void> {
@@ -220,6 +233,7 @@ class Disk implements OpenDisk {
           timings,
           fence: this.fence,
           onTrouble: (copy, trouble, error) => this.onTrouble(copy, trouble, error),
+          onLoss: (copy) => this.onLoss(copy),
           onReady: () => this.mirror(stripe).retryReads(),
         });
       });
@@ -256,7 +270,8 @@ class Disk implements OpenDisk {
     return new Promise((resolve) => {
       const attempt = () => {
         copy.take((error, mayHaveLost, regions) => {
-          const mayAnswer = error?.code === 'unreachable' && this.options.isReachable(copy.component.host);
+          const mayAnswer =
+            error?.code === 'unreachable' && this.options.isReachable(copy.component.host);
           if (mayAnswer && clock.now() < until) clock.after(100, attempt);
           else resolve({ copy, error, mayHaveLost, regions });
         });
@@ -302,34 +317,63 @@ class Disk implements OpenDisk {
       this.options.onFenced();
       return;
     }
-    if (copy.state === 'syncing') {
-      this.syncs.delete(copy.component.id);
-      copy.drop();
-      return;
-    }
     if (error?.code === 'disk-full') this.options.onEvent('full', error.message);
+    if (copy.state === 'syncing') this.forgetSync(copy);
+    else if (this.replacement(copy)) this.fail(copy, error?.message ?? trouble);
+    // The last copy: its content is the disk. Everybody waits for it.
+    else copy.persist();
+  }
+
+  /** The copy may have lost writes that were acknowledged and not flushed. */
+  private onLoss(copy: Copy): LossDecision {
+    if (this.closed) return 'wait';
+    if (copy.state === 'syncing') {
+      this.forgetSync(copy);
+      return 'out';
+    }
+    if (this.replacement(copy)) {
+      this.fail(copy, 'it may have lost writes');
+      return 'out';
+    }
+    const others = this.others(copy).filter(
+      (one) => one.state === 'inSync' || one.state === 'joining',
+    );
+    if (others.some((one) => !one.isLost && !one.isSilent)) return 'wait';
+    // Nobody who could be waited for has kept them: what was flushed is here.
+    for (const other of others) this.fail(other, 'another copy was chosen after a loss of writes');
+    this.options.onWritesLost();
+    return 'keep';
+  }
+
+  private others(copy: Copy): Copy[] {
     const mirror = this.mirrors.find((one) => one.copies.includes(copy));
-    const others = mirror?.copies.filter((one) => one !== copy && one.state === 'inSync' && one.isReady);
-    if (others?.length === 0) {
-      const next = mirror?.copies.find((one) => one !== copy && this.reconciling.has(one) && one.isReady);
-      if (next !== undefined) {
-        next.state = 'inSync';
-        others.push(next);
-      }
-    }
-    if (others === undefined || others.length === 0) {
-      // The last copy: its content is the disk, whatever it lost. Everybody waits for it.
-      if (trouble === 'lost') this.options.onWritesLost();
-      else copy.persist();
-      return;
-    }
+    return mirror?.copies.filter((one) => one !== copy) ?? [];
+  }
+
+  /** Whether another copy can serve alone. */
+  private replacement(copy: Copy): boolean {
+    const others = this.others(copy).filter((one) => one.isReady);
+    if (others.some((one) => one.state === 'inSync')) return true;
+    const next = others.find((one) => this.reconciling.has(one) && one.state === 'joining');
+    if (next === undefined) return false;
+    next.state = 'inSync';
+    for (const mirror of this.mirrors) mirror.retryReads();
+    return true;
+  }
+
+  private fail(copy: Copy, reason: string): void {
     copy.state = 'failing';
     copy.isReady = false;
-    this.options.log.warn(`copy on ${copy.component.host} is ${trouble}: removing it`, {
+    this.options.log.warn(`the copy on ${copy.component.host} is to be removed: ${reason}`, {
       object: this.object,
-      reason: error?.message ?? trouble,
     });
     this.removeFailing();
+  }
+
+  /** It was not counted yet. */
+  private forgetSync(copy: Copy): void {
+    this.syncs.delete(copy.component.id);
+    copy.drop();
   }
 
   private removeFailing(): void {
@@ -364,7 +408,7 @@ class Disk implements OpenDisk {
   }
 
   private dropped(copy: Copy): void {
-    copy.drop();
+    this.forgetSync(copy);
     this.options.onEvent(
       'copyLost',
       `disk object ${this.object}: the copy on ${copy.component.host} does not count any more`,
@@ -397,12 +441,15 @@ class Disk implements OpenDisk {
   }
 
   private bringBack(mirror: Mirror, copy: Copy): void {
-    if (this.syncs.has(copy.component.id)) return;
-    if (!this.options.peer.isConnected(copy.component.host)) return;
-    this.syncs.set(copy.component.id, 0);
+    const { id, host } = copy.component;
+    if (this.syncs.has(id) || !this.options.peer.isConnected(host)) return;
+    const attempt = { left: 0 };
+    this.syncs.set(id, attempt);
+    // False from the moment on at which the copy is dropped: what this attempt did is void then.
+    const isCurrent = () => !this.closed && this.syncs.get(id) === attempt;
     copy.take((error, _mayHaveLost, regions) => {
       if (error !== null || this.closed) {
-        this.syncs.delete(copy.component.id);
+        this.syncs.delete(id);
         copy.isReady = false;
         return;
       }
@@ -412,22 +459,24 @@ class Disk implements OpenDisk {
       const missed = mirror.dirtyRegions();
       this.options.onEvent(
         'resync',
-        `disk object ${this.object}: bringing the copy on ${copy.component.host} up to date (${missed.length} regions)`,
+        `disk object ${this.object}: bringing the copy on ${host} up to date (${missed.length} regions)`,
       );
-      const progress = (left: number) => this.syncs.set(copy.component.id, left);
-      mirror.resync(missed, [copy], progress, () => {
-        if (copy.state !== 'syncing') this.syncs.delete(copy.component.id);
-        else copy.flush(() => this.join(mirror, copy));
+      const progress = (left: number) => {
+        attempt.left = left;
+      };
+      mirror.resync(missed, copy, isCurrent, progress, () => {
+        if (isCurrent()) copy.flush(() => this.join(mirror, copy, isCurrent));
       });
     });
   }
 
   /** The copy holds all: the record shall count it again. */
-  private join(mirror: Mirror, copy: Copy): void {
-    this.syncs.delete(copy.component.id);
-    if ((copy.state !== 'syncing' && copy.state !== 'joining') || this.closed) return;
+  private join(mirror: Mirror, copy: Copy, isCurrent: () => boolean): void {
+    if (!isCurrent() || (copy.state !== 'syncing' && copy.state !== 'joining')) return;
+    const { id, host } = copy.component;
+    const again = () => this.join(mirror, copy, isCurrent);
     if (this.changing) {
-      this.options.clock.after(this.options.timings.heartbeatIntervalMs / 10, () => this.join(mirror, copy));
+      this.options.clock.after(this.options.timings.heartbeatIntervalMs / 10, again);
       return;
     }
     copy.state = 'joining';
@@ -435,24 +484,26 @@ class Disk implements OpenDisk {
     this.options
       .change(this.object, (current) => {
         this.assertFence(current);
-        const others = current.inSync.filter((id) => id !== copy.component.id);
-        return { ...current, inSync: [...others, copy.component.id] };
+        return { ...current, inSync: [...current.inSync.filter((one) => one !== id), id] };
       })
       .then(
         () => {
           this.changing = false;
-          if (copy.state === 'joining') copy.state = 'inSync';
-          mirror.retryReads();
-          this.options.onEvent(
-            'copyRestored',
-            `disk object ${this.object}: the copy on ${copy.component.host} is in sync again`,
-          );
+          if (copy.state === 'joining') {
+            copy.state = 'inSync';
+            this.syncs.delete(id);
+            mirror.retryReads();
+            this.options.onEvent(
+              'copyRestored',
+              `disk object ${this.object}: the copy on ${host} is in sync again`,
+            );
+          }
           this.removeFailing();
         },
         (error: unknown) =>
           // The record may count it already: it stays a target of every write until that is known.
           this.changeFailed(error, () => {
-            this.join(mirror, copy);
+            again();
             this.removeFailing();
           }),
       );
@@ -466,7 +517,11 @@ interface Taken {
   readonly regions: number[];
 }
 
-function each<T>(items: readonly T[], start: (item: T, landed: () => void) => void, done: () => void): void {
+function each<T>(
+  items: readonly T[],
+  start: (item: T, landed: () => void) => void,
+  done: () => void,
+): void {
   let missing = items.length;
   if (missing === 0) return done();
   for (const item of items) {

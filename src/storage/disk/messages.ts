@@ -19,7 +19,7 @@ export interface TakeAnswer {
   /** To be named in all requests of this writer; another take makes it void. */
   readonly token: string;
   readonly incarnation: string;
-  /** Acknowledged writes that were not flushed may be lost since the last take. */
+  /** Acknowledged writes that were not flushed may be lost; said at each take until a flush. */
   readonly mayHaveLost: boolean;
 }
 

@@ -108,19 +108,20 @@ export class Mirror {
     step(0);
   }
 
-  /** Brings targets up to date, region by region, while requests go on. */
+  /** Brings a copy up to date, region by region, while requests go on. */
   resync(
     regions: readonly number[],
-    targets: readonly Copy[],
+    target: Copy,
+    isWanted: () => boolean,
     progress: (left: number) => void,
     done: () => void,
   ): void {
     const step = (index: number) => {
       const region = regions[index];
-      if (region === undefined || targets.every((copy) => copy.state === 'absent')) return done();
+      if (region === undefined || !isWanted()) return done();
       progress(regions.length - index);
       this.lockRegion(region, (release) => {
-        this.copyRegion(region, targets, false, () => {
+        this.copyRegion(region, [target], false, () => {
           release();
           step(index + 1);
         });
@@ -184,9 +185,15 @@ export class Mirror {
   }
 
   /** From a copy in sync to those targets that are not; the region is locked. */
-  private copyRegion(region: number, targets: readonly Copy[], durable: boolean, done: () => void): void {
+  private copyRegion(
+    region: number,
+    targets: readonly Copy[],
+    durable: boolean,
+    done: () => void,
+  ): void {
     const { offset, length } = this.rangeOf(region);
-    const behind = () => targets.filter((copy) => copy.state !== 'absent' && copy.state !== 'inSync');
+    const behind = () =>
+      targets.filter((copy) => copy.state !== 'absent' && copy.state !== 'inSync');
     if (length === 0 || behind().length === 0) return done();
     this.readLocked(offset, length, (bytes) => {
       const flush = () => {
@@ -211,11 +218,7 @@ export class Mirror {
     for (const copy of copies) submit(copy, landed);
   }
 
-  private readLocked(
-    offset: number,
-    length: number,
-    done: (bytes: Uint8Array) => void,
-  ): void {
+  private readLocked(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
     this.gate.pass(() => {
       const ready = this.copies.filter((copy) => copy.state === 'inSync' && copy.isReady);
       const source = ready.find((copy) => copy.isLocal) ?? ready[0];
@@ -225,7 +228,7 @@ export class Mirror {
         return;
       }
       source.read(offset, length, (error: HoldfastError | null, bytes) => {
-        if (error !== null) again();
+        if (error !== null || source.state !== 'inSync') again();
         // What was read counts only if the lease still holds: otherwise somebody else may have
         // written since, without this copy.
         else if (this.gate.isOpen()) done(bytes);

@@ -11,7 +11,12 @@ interface Waiting {
 
 export interface RangeLocks {
   /** Calls `granted` at once or when all earlier requests in conflict are released. */
-  acquire(offset: number, length: number, exclusive: boolean, granted: (release: () => void) => void): void;
+  acquire(
+    offset: number,
+    length: number,
+    exclusive: boolean,
+    granted: (release: () => void) => void,
+  ): void;
 }
 
 export function createRangeLocks(): RangeLocks {

@@ -19,8 +19,9 @@ export function createWriteIntent(
   fileOffset: number,
   bits: Uint8Array,
 ): WriteIntent {
-  /** Bits that are set in the file durably; `bits` may be ahead of it, in both directions. */
-  const durable = bits.slice();
+  /** Bits that are set in the file durably; `bits` may be ahead of it, in both directions. At first
+   * none is known to be: what was read may have been written and not synced. */
+  const durable = new Uint8Array(bits.length);
   let waiting: Done[] = [];
   let writing = false;
 

@@ -54,6 +54,8 @@ export interface LeaseHolder {
   /** Stops listing it: no record names this host its holder any more. */
   forget(vm: VmId): void;
   isHeld(vm: VmId): boolean;
+  /** The epoch at which it is held, with or without a valid lease; null if it is not. */
+  heldEpoch(vm: VmId): Epoch | null;
   deadline(vm: VmId): number | null;
   /** Somebody else has the lock, or it is gone. */
   lost(vm: VmId): void;
@@ -119,7 +121,9 @@ export function createLeaseHolder(options: {
     lease.timer = clock.after(Math.max(0, lease.deadlineMs - clock.now()), () => {
       lease.timer = null;
       if (held.get(lease.vm) !== lease || lease.state !== 'valid') return;
-      if (clock.now() < lease.deadlineMs) arm(lease);
+      // Within the last half millisecond is the end: early is the safe side, and a timer may not be
+      // able to wait for less.
+      if (lease.deadlineMs - clock.now() > 0.5) arm(lease);
       else lapse(lease);
     });
   }
@@ -218,6 +222,7 @@ export function createLeaseHolder(options: {
     },
     forget: (vm) => void disowned.delete(vm),
     isHeld: (vm) => held.has(vm),
+    heldEpoch: (vm) => held.get(vm)?.epoch ?? null,
     deadline(vm) {
       const lease = held.get(vm);
       if (lease?.state !== 'valid') return null;

@@ -34,6 +34,7 @@ export class Change {
   readonly #target: Target;
   readonly #decide: Decide;
   readonly #prefer: (record: ObjectRecord | null) => boolean;
+  readonly #renew: boolean;
   readonly #done: (outcome: Outcome) => void;
   #voters: readonly Voter[];
   #voterSwitches = 0;
@@ -68,6 +69,7 @@ export class Change {
     this.#decide = decide;
     this.#voters = target.voters;
     this.#prefer = options.prefer ?? ((record) => lockOf(record)?.holder === context.self);
+    this.#renew = options.renew === true;
     this.#done = done;
   }
 
@@ -103,7 +105,7 @@ export class Change {
         );
         if (!settled && tally.outstanding > 0 && !graceOver) return 'wait';
         this.#enter();
-        this.#proceed(ballot, found, false, lagging(found, tally));
+        this.#proceed(ballot, found, false, lagging(found, tally, voters));
       } else if (tally.promised.length + tally.outstanding < needed) {
         this.#enter();
         this.#prepareFailed(tally);
@@ -192,11 +194,13 @@ export class Change {
       // Nothing can be accepted in order to end what is pending.
       return this.#finish(this.#pending.size > 0 ? this.#unknown() : outcome(null));
     }
-    if (fromMemory || !found.committed || this.#pending.size > 0) {
+    if (fromMemory || this.#renew || !found.committed || this.#pending.size > 0) {
       return this.#accept(ballot, found.record, found, outcome);
     }
     if (behind.length > 0) this.#context.teach(found, behind);
-    if (behind.some(({ knows }) => knows !== 'nothing')) this.#context.announce(found);
+    // Who wrote it may have died before it told anybody.
+    const isNews = behind.some(({ knows }) => knows === 'older' || knows === 'record');
+    if (isNews) this.#context.announce(found);
     this.#finish(outcome(found.ballot));
   }
 

@@ -78,7 +78,9 @@ export function createFinisher(options: {
     proposer.change(
       { object, voters, create: found.accepted === null },
       (current) => ({ write: current ?? tombstone(object, voters) }),
-      { prefer: () => true },
+      // What was accepted here may be newer than what the others know as committed, and never have
+      // been chosen: then only a newer ballot ends it.
+      { renew: entry.failures > 0 },
       (outcome) => {
         running -= 1;
         entry.running = false;

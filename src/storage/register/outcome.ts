@@ -41,6 +41,9 @@ export type Outcome =
   | { readonly status: 'failed'; readonly error: HoldfastError; readonly remainingMs?: number };
 
 export interface ChangeOptions {
+  /** Accepts also an unchanged record that is known to be committed in a ballot of its own: so it
+   * reaches voters that took something newer, which was never chosen. */
+  readonly renew?: boolean;
   /** Which record to go on with where the choice is free; by default one whose lock this host holds. */
   readonly prefer?: (record: ObjectRecord | null) => boolean;
 }

@@ -42,19 +42,23 @@ export function countAnswer(
   }
 }
 
-/** A voter that does not know of a chosen record, or not that it is chosen. */
+/** A voter that is to be told of a chosen record. */
 export interface Lagging {
   readonly voter: Voter;
-  readonly knows: 'nothing' | 'older' | 'record';
+  /** `record`: has it, and only does not know that it is chosen; `unheard`: did not answer yet. */
+  readonly knows: 'nothing' | 'unheard' | 'older' | 'record';
 }
 
-/** The voters that answered and do not know what is found as committed. */
-export function lagging(found: Found, tally: Tally): Lagging[] {
-  const promised = tally.promised.flatMap(({ voter, found: own }): Lagging[] => {
+/** The voters that are not known to know what is found as committed. */
+export function lagging(found: Found, tally: Tally, voters: readonly Voter[]): Lagging[] {
+  return voters.flatMap((voter): Lagging[] => {
+    const own = tally.promised.find((promise) => promise.voter === voter)?.found;
+    if (own === undefined) {
+      const silent = tally.silent.find((other) => other.voter === voter);
+      return [{ voter, knows: silent?.definite ? 'nothing' : 'unheard' }];
+    }
     const order = compareBallots(own.ballot, found.ballot);
     if (order > 0 || (order === 0 && own.committed)) return [];
     return [{ voter, knows: order === 0 ? 'record' : 'older' }];
   });
-  const missing = tally.silent.filter(({ definite }) => definite);
-  return [...promised, ...missing.map(({ voter }): Lagging => ({ voter, knows: 'nothing' }))];
 }

@@ -1,0 +1,345 @@
+// Hosts that have nothing but components of one disk, and a writer that moves between them. The
+// record is a variable whose changes may fail, be late, or happen without being heard of; the lease
+// is a gate in the test's hand.
+
+import { HoldfastError } from '../../src/model/errors.ts';
+import {
+  componentId,
+  epoch,
+  type HostId,
+  hostId,
+  objectId,
+  revision,
+  storeId,
+  vmId,
+} from '../../src/model/ids.ts';
+import type { JsonValue } from '../../src/model/json.ts';
+import { timings } from '../../src/model/limits.ts';
+import { components, type DiskRecord } from '../../src/model/record.ts';
+import { createPeer, type Peer } from '../../src/peer/peer.ts';
+import type { Clock } from '../../src/ports/clock.ts';
+import { createComponentStore } from '../../src/storage/disk/component-store.ts';
+import { type OpenDisk, openDisk } from '../../src/storage/disk/disk.ts';
+import type { Gate } from '../../src/storage/disk/mirror.ts';
+import { BlockOracle, blockBytes } from './block-oracle.ts';
+import { MemoryDisk } from './memory-disk.ts';
+import { MemoryNetwork } from './memory-network.ts';
+import { SeededRandom } from './seeded-random.ts';
+import { SilentLog } from './silent-log.ts';
+import { VirtualClock } from './virtual-clock.ts';
+
+export interface DiskWorldOptions {
+  readonly seed: number | string;
+  /** Hosts 1 to `copies` hold a copy each, of 3 hosts. */
+  readonly copies?: number;
+  readonly stripes?: number;
+  readonly stripeBytes?: number;
+  readonly sizeBytes?: number;
+}
+
+interface Running {
+  readonly clock: Clock & { kill(): void };
+  readonly peer: Peer & { start(): void };
+}
+
+/** One opening of the disk by one host. */
+export class Session {
+  disk: OpenDisk | null = null;
+  isOpen = true;
+  isOver = false;
+  pending = 0;
+  lost = 0;
+  /** When the last flush that was acknowledged was issued. */
+  flushedAtMs = -1;
+  readonly #waiting: (() => void)[] = [];
+  readonly host: HostId;
+
+  constructor(host: HostId) {
+    this.host = host;
+  }
+
+  readonly gate: Gate = {
+    isOpen: () => this.isOpen,
+    pass: (proceed) => {
+      if (this.isOpen) proceed();
+      else this.#waiting.push(() => this.gate.pass(proceed));
+    },
+  };
+
+  setGate(isOpen: boolean): void {
+    this.isOpen = isOpen;
+    if (isOpen) for (const proceed of this.#waiting.splice(0)) proceed();
+  }
+}
+
+export class DiskWorld {
+  readonly clock = new VirtualClock();
+  readonly random: SeededRandom;
+  readonly network: MemoryNetwork;
+  readonly log = new SilentLog();
+  readonly hosts = ['host-1', 'host-2', 'host-3'].map(hostId);
+  readonly disks = new Map<HostId, MemoryDisk>();
+  readonly running = new Map<HostId, Running>();
+  readonly oracle: BlockOracle;
+  readonly trace: string[] = [];
+  record: DiskRecord;
+  session: Session | null = null;
+  /** Probability that a change of the record fails, or does not tell its outcome. */
+  changeTrouble = 0;
+  /** When a host was last started. */
+  startedAtMs = 0;
+  #epoch = 0;
+  #runs = 0;
+  #stamp = 0;
+
+  constructor(options: DiskWorldOptions) {
+    this.random = new SeededRandom(options.seed);
+    this.network = new MemoryNetwork(this.clock, this.random.stream('network'), { detectMs: 30 });
+    const stripes = options.stripes ?? 1;
+    const sizeBytes = options.sizeBytes ?? 24 * 1024;
+    const mirrors = this.hosts.slice(0, options.copies ?? 2).map((host, mirror) => ({
+      stripes: Array.from({ length: stripes }, (_, stripe) => ({
+        id: componentId(`disk.m${mirror}.s${stripe}`),
+        host,
+        store: storeId(host),
+        sizeBytes: sizeBytes / stripes,
+      })),
+    }));
+    this.record = {
+      kind: 'disk',
+      id: objectId('disk'),
+      vm: vmId('vm'),
+      name: 'disk0',
+      revision: revision(1),
+      policy: { failuresToTolerate: mirrors.length - 1, stripes },
+      voters: [],
+      sizeBytes,
+      blueprint: { stripeBytes: options.stripeBytes ?? 4096, mirrors },
+      inSync: mirrors.flatMap((mirror) => mirror.stripes.map((component) => component.id)),
+      fence: { epoch: epoch(0), open: 0 },
+    };
+    this.oracle = new BlockOracle(sizeBytes);
+  }
+
+  async start(): Promise<void> {
+    for (const host of this.hosts) {
+      this.disks.set(host, new MemoryDisk(this.clock));
+      this.startHost(host);
+    }
+    await this.clock.run(1);
+    const peer = (this.running.get(this.hosts[0] as HostId) as Running).peer;
+    for (const { id, host, sizeBytes } of components(this.record.blueprint)) {
+      const request: JsonValue = { component: id, object: 'disk', sizeBytes };
+      await this.clock.wait(peer.ask(host, 'component.create', request, 5000));
+    }
+  }
+
+  note(text: string): void {
+    this.trace.push(`${this.clock.now().toFixed(1)} ${text}`);
+  }
+
+  startHost(host: HostId): void {
+    this.note(`start ${host}`);
+    this.startedAtMs = this.clock.now();
+    const clock = this.clock.process();
+    const transport = this.network.attach(host);
+    const peer = createPeer({ self: host, network: 'storage', transport, clock, log: this.log });
+    this.#runs += 1;
+    createComponentStore({
+      peer,
+      disk: this.disk(host).attach(),
+      log: this.log,
+      incarnation: this.#runs,
+      problem: () => null,
+      isDeleted: () => false,
+    });
+    this.running.set(host, { clock, peer });
+    peer.start();
+    transport.setPeers(
+      new Map(this.hosts.filter((other) => other !== host).map((other) => [other, ''])),
+    );
+  }
+
+  /** `power`: what was not synced may be lost; else only the daemon ends. */
+  crash(host: HostId, power: boolean): void {
+    this.note(`${power ? 'cut power of' : 'kill'} ${host}`);
+    this.running.get(host)?.clock.kill();
+    this.running.delete(host);
+    this.network.detach(host);
+    if (power) this.disk(host).cutPower(this.random.stream('disk'));
+    else this.disk(host).kill(this.random.stream('disk'));
+    if (this.session?.host === host) this.endSession();
+  }
+
+  disk(host: HostId): MemoryDisk {
+    return this.disks.get(host) as MemoryDisk;
+  }
+
+  /** The present writer is over: its lease ended, or its host did. */
+  endSession(): void {
+    if (this.session === null) return;
+    this.note(`writer on ${this.session.host} is over`);
+    this.session.isOver = true;
+    this.session.setGate(false);
+    this.session = null;
+  }
+
+  /** Opens the disk on a host, after the lease of the writer before has ended. */
+  open(host: HostId, sameEpoch = false): void {
+    this.endSession();
+    const running = this.running.get(host);
+    if (running === undefined) return;
+    if (!sameEpoch) this.#epoch += 1;
+    const session = new Session(host);
+    this.session = session;
+    this.note(`open on ${host} with epoch ${this.#epoch}`);
+    const end = (why: string) => {
+      this.note(`writer on ${host} ends: ${why}`);
+      if (this.session === session) this.endSession();
+    };
+    void openDisk({
+      object: this.record.id,
+      epoch: epoch(this.#epoch),
+      guestRuns: true,
+      onWritesLost: () => {
+        this.note('writes lost');
+        session.lost += 1;
+        if (!session.isOver) this.oracle.writesLost();
+      },
+      onFenced: () => end('fenced'),
+      onEvent: (type, text) => this.note(`${type}: ${text}`),
+      gate: session.gate,
+      change: (_object, change) => this.#change(running.clock, change),
+      isReachable: (other) => running.peer.isConnected(other),
+      peer: running.peer,
+      clock: running.clock,
+      timings,
+      log: this.log,
+    }).then(
+      (disk) => {
+        session.disk = disk;
+        this.note(`opened on ${host}`);
+      },
+      (error: unknown) => end(String(error)),
+    );
+  }
+
+  write(fua: boolean): void {
+    const session = this.session;
+    if (session?.disk == null || session.pending > 20) return;
+    const { offset, length } = this.#range();
+    this.#stamp = (this.#stamp % 255) + 1;
+    const bytes = new Uint8Array(length).fill(this.#stamp);
+    const stamp = this.#stamp;
+    this.note(`write ${stamp} to ${offset / blockBytes}+${length / blockBytes}`);
+    const acknowledged = this.oracle.write(offset, bytes, fua);
+    session.pending += 1;
+    session.disk.write(offset, bytes, fua, (error) => {
+      session.pending -= 1;
+      if (error !== null || session.isOver) return;
+      this.note(`wrote ${stamp}`);
+      acknowledged();
+    });
+  }
+
+  read(all = false): void {
+    const session = this.session;
+    if (session?.disk == null || session.pending > 20) return;
+    const { offset, length } = all ? { offset: 0, length: this.record.sizeBytes } : this.#range();
+    const check = this.oracle.read(
+      offset,
+      length,
+      `read of ${session.host} at ${this.clock.now()}`,
+    );
+    session.pending += 1;
+    session.disk.read(offset, length, (error, bytes) => {
+      session.pending -= 1;
+      if (error !== null || session.isOver) return;
+      check(bytes);
+    });
+  }
+
+  flush(): void {
+    const session = this.session;
+    if (session?.disk == null || session.pending > 20) return;
+    const flushed = this.oracle.flush();
+    const issuedAtMs = this.clock.now();
+    session.pending += 1;
+    session.disk.flush((error) => {
+      session.pending -= 1;
+      if (error !== null || session.isOver) return;
+      this.note('flushed');
+      session.flushedAtMs = issuedAtMs;
+      flushed();
+    });
+  }
+
+  isWhole(): boolean {
+    return this.record.inSync.length === components(this.record.blueprint).length;
+  }
+
+  /** Where two copies of a stripe differ; null if they do not. */
+  difference(): string | null {
+    const [first, ...others] = this.record.blueprint.mirrors;
+    for (const [stripe, component] of (first?.stripes ?? []).entries()) {
+      const bytes = this.disk(component.host).bytesOf(`components/${component.id}.data`);
+      for (const mirror of others) {
+        const other = mirror.stripes[stripe] as typeof component;
+        const copy = this.disk(other.host).bytesOf(`components/${other.id}.data`);
+        const at = bytes.findIndex((byte, index) => byte !== copy[index]);
+        if (at >= 0)
+          return `${component.id} and ${other.id} differ at ${at}: ${bytes[at]}, ${copy[at]}`;
+      }
+    }
+    return null;
+  }
+
+  /** As the register does it: applied, refused, or of unknown outcome; what is unknown may happen
+   * later, until something else is committed. */
+  async #change(clock: Clock, change: (record: DiskRecord) => DiskRecord): Promise<DiskRecord> {
+    const { random } = this;
+    const pause = (ms: number) => new Promise<void>((resolve) => clock.after(ms, resolve));
+    await pause(random.next() * 5);
+    const apply = () => {
+      const next = change(this.record);
+      if (next !== this.record)
+        this.record = { ...next, revision: revision(this.record.revision + 1) };
+      this.note(
+        `record: fence ${next.fence.epoch}.${next.fence.open} inSync ${next.inSync.join()}`,
+      );
+      return this.record;
+    };
+    if (!random.chance(this.changeTrouble)) {
+      const record = apply();
+      await pause(random.next() * random.pick([1, 20, 500]));
+      return record;
+    }
+    const fate = random.next();
+    const then = this.record;
+    if (fate < 0.3) {
+      await pause(random.next() * 300);
+      throw new HoldfastError('inaccessible', 'no majority');
+    }
+    if (fate < 0.7) apply();
+    else {
+      this.clock.after(random.next() * 3000, () => {
+        if (this.record !== then) return;
+        this.note('a change of unknown outcome happens:');
+        try {
+          apply();
+        } catch {
+          // refused: it did not happen
+        }
+      });
+    }
+    await pause(random.next() * 1000);
+    throw new HoldfastError('outcome-unknown', 'no answer');
+  }
+
+  #range(): { offset: number; length: number } {
+    const blocks = this.record.sizeBytes / blockBytes;
+    const first = this.random.below(blocks);
+    const count = Math.min(blocks - first, 1 + this.random.below(this.random.pick([1, 4, 12])));
+    return { offset: first * blockBytes, length: count * blockBytes };
+  }
+}
