@@ -101,7 +101,7 @@ export function createClient(sockets: readonly string[], options: ClientOptions 
 
   /** Only some hosts can, and a token too many does no harm: so each is asked in turn. */
   async function createToken(): Promise<string> {
-    let refusal: unknown = null;
+    let refusal: Error | null = null;
     const failures: string[] = [];
     for (const socket of sockets) {
       try {
@@ -109,7 +109,7 @@ export function createClient(sockets: readonly string[], options: ClientOptions 
         return ((await exchange(socket, 'POST', path, {}, questionTimeoutMs)) as TokenReply).token;
       } catch (error) {
         if (error instanceof NoAnswer) failures.push(`${socket}: ${error.message}`);
-        else refusal = error;
+        else refusal = error as Error;
       }
     }
     throw refusal ?? nobodyAnswers(failures);

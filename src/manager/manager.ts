@@ -4,6 +4,7 @@
 import type { Ha, HaHostView, RunningVm } from '../ha/api.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { HostId, VmId } from '../model/ids.ts';
+import type { JsonValue } from '../model/json.ts';
 import { limits, type Timings } from '../model/limits.ts';
 import { builtInPolicies, hostsNeeded, type StoragePolicy } from '../model/policy.ts';
 import type { PowerState, VmSpec } from '../model/vm.ts';
@@ -30,7 +31,9 @@ export function createManager(options: {
   const self = peer.self;
 
   peer.on('manager.start', (_from, body, _payload, reply) => {
-    runner.start(body as VmId, { byHa: false }).then((epoch) => reply.ok(epoch), reply.fail);
+    const { vm, knowledge } = body as { vm: VmId; knowledge: JsonValue };
+    storage.learn(knowledge);
+    runner.start(vm, { byHa: false }).then((epoch) => reply.ok(epoch), reply.fail);
   });
   peer.on('manager.stop', (_from, body, _payload, reply) => {
     const { vm, force } = body as { vm: VmId; force: boolean };
@@ -150,7 +153,8 @@ export function createManager(options: {
         `VM ${view.name}: no host that reaches all its objects has ${view.spec.memoryBytes} bytes of memory free`,
       );
     }
-    await peer.ask(target, 'manager.start', view.vm, startTimeoutMs);
+    const order = { vm: view.vm, knowledge: storage.knowledge(view.vm) };
+    await peer.ask(target, 'manager.start', order, startTimeoutMs);
     return again(view.vm);
   }
 

@@ -112,9 +112,18 @@ export interface StorageHostView {
 export interface Storage {
   /** Generic SET. Resolves when a majority of the namespace object's voters has it durably. Rejects
    * with `inaccessible`, `conflict` (the condition does not hold), `unknown-vm`, `bad-request`. */
-  setMetadata(vm: VmId, service: string, key: string, value: JsonValue, condition?: SetCondition): Promise<void>;
+  setMetadata(
+    vm: VmId,
+    service: string,
+    key: string,
+    value: JsonValue,
+    condition?: SetCondition,
+  ): Promise<void>;
   /** Generic GET over all VMs accessible now, from memory. */
-  getMetadata(service: string, key: string): { readonly values: ReadonlyMap<VmId, JsonValue>; readonly objectReads: 0 };
+  getMetadata(
+    service: string,
+    key: string,
+  ): { readonly values: ReadonlyMap<VmId, JsonValue>; readonly objectReads: 0 };
   accessibility(vms: readonly VmId[]): Map<VmId, Accessibility>;
   /** Batches of VMs that became accessible since the last call back. */
   watchAccessibility(listener: (vms: readonly VmId[]) => void): void;
@@ -127,6 +136,11 @@ export interface Storage {
   vms(): VmView[];
   vm(vm: VmId): VmView | null;
   objects(vm: VmId): ObjectView[];
+  /** What this host's directory knows of a VM's objects, for another host that is to act on it at
+   * once and may not have heard of the last changes. */
+  knowledge(vm: VmId): JsonValue;
+  /** Takes over what another host knows. */
+  learn(knowledge: JsonValue): void;
   /** Makes the VM's objects; nothing is left where it rejects. */
   createVm(spec: VmSpec): Promise<VmId>;
   /** Removes a VM that is switched off. Rejects with `lock-held` if it runs. */

@@ -3,7 +3,7 @@
 // a VM that it does not run (after a boot, a failed start, an unknown outcome) is put right here.
 
 import { HoldfastError, isError } from '../model/errors.ts';
-import { type Epoch, epoch as asEpoch, type VmId } from '../model/ids.ts';
+import { epoch as asEpoch, type Epoch, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import { haService, protectionKey, readProtection } from '../model/protection.ts';
@@ -25,7 +25,11 @@ const reconcileIntervalMs = 1000;
 export interface Locks {
   status(vm: VmId): Promise<LockStatus>;
   /** `change` is made to the record in the same step, after the lock is in it. */
-  lock(vm: VmId, options?: LockOptions, change?: (record: NamespaceRecord) => NamespaceRecord): Promise<Epoch>;
+  lock(
+    vm: VmId,
+    options?: LockOptions,
+    change?: (record: NamespaceRecord) => NamespaceRecord,
+  ): Promise<Epoch>;
   adopt(vm: VmId, epoch: Epoch): void;
   unlock(vm: VmId, epoch: Epoch, protection?: JsonValue): Promise<void>;
   /** A voter does not carry our lock: write the record again, or learn that the lock is lost. */
@@ -70,7 +74,12 @@ export function createLocks(options: {
       return;
     }
     adoptions.delete(vm);
-    holder.hold(vm, record.id, epoch, record.voters.map((one) => one.host));
+    holder.hold(
+      vm,
+      record.id,
+      epoch,
+      record.voters.map((one) => one.host),
+    );
   }
 
   peer.on('lease.status', (_from, body, _payload, reply) => {
@@ -100,11 +109,18 @@ export function createLocks(options: {
       const found: StatusAnswer[] = [];
       let missing = record.voters.length;
       for (const { host } of record.voters) {
-        peer.request(host, 'lease.status', { object: record.id }, noPayload, statusTimeoutMs, (error, body) => {
-          missing -= 1;
-          if (error === null) found.push(body as unknown as StatusAnswer);
-          if (missing === 0) resolve(found);
-        });
+        peer.request(
+          host,
+          'lease.status',
+          { object: record.id },
+          noPayload,
+          statusTimeoutMs,
+          (error, body) => {
+            missing -= 1;
+            if (error === null) found.push(body as unknown as StatusAnswer);
+            if (missing === 0) resolve(found);
+          },
+        );
       }
     });
     const needed = majority(record.voters.length);
@@ -130,13 +146,24 @@ export function createLocks(options: {
     change: (record: NamespaceRecord) => NamespaceRecord = (record) => record,
   ): Promise<Epoch> {
     if (holder.isHeld(vm)) {
-      throw new HoldfastError('already-running', `${self} holds the lock of VM ${known(vm).name} already`);
+      throw new HoldfastError(
+        'already-running',
+        `${self} holds the lock of VM ${known(vm).name} already`,
+      );
     }
-    // Asking first keeps a vain attempt from disturbing the register of a VM that runs.
-    const before = await status(vm);
-    if (before.remainingMs > 0 && before.holder !== self) throw held(known(vm), before);
+    if (busy.has(vm)) {
+      throw new HoldfastError(
+        'conflict',
+        `${self} is changing the lock of VM ${known(vm).name} just now`,
+      );
+    }
     busy.add(vm);
+    let asked = false;
     try {
+      // Asking first keeps a vain attempt from disturbing the register of a VM that runs.
+      const before = await status(vm);
+      if (before.remainingMs > 0 && before.holder !== self) throw held(known(vm), before);
+      asked = true;
       const record = await records.changeNamespace(vm, (current) => {
         if (wanted.onlyIfProtected) assertProtected(current);
         const taken: NamespaceRecord = {
@@ -152,7 +179,7 @@ export function createLocks(options: {
       return epoch;
     } catch (error) {
       // Whether or not the record names this host now, nothing of it runs here.
-      holder.drop(vm);
+      if (asked) holder.drop(vm);
       throw error;
     } finally {
       busy.delete(vm);
@@ -161,7 +188,12 @@ export function createLocks(options: {
 
   /** Resolves when the lease of a lock just taken is valid. */
   function leased(record: NamespaceRecord, epoch: Epoch): Promise<void> {
-    holder.hold(record.vm, record.id, epoch, record.voters.map((one) => one.host));
+    holder.hold(
+      record.vm,
+      record.id,
+      epoch,
+      record.voters.map((one) => one.host),
+    );
     const until = clock.now() + options.timings.changeTimeoutMs;
     return new Promise((resolve, reject) => {
       const look = () => {
@@ -169,7 +201,10 @@ export function createLocks(options: {
         else if (!holder.isHeld(record.vm)) reject(held(record, null));
         else if (clock.now() > until) {
           reject(
-            new HoldfastError('inaccessible', `VM ${record.name}: no majority of its voters confirms the lease`),
+            new HoldfastError(
+              'inaccessible',
+              `VM ${record.name}: no majority of its voters confirms the lease`,
+            ),
           );
         } else clock.after(10, look);
       };
@@ -183,7 +218,8 @@ export function createLocks(options: {
     await records.changeNamespace(
       vm,
       (current) => {
-        if (!mine(current)) throw new HoldfastError('conflict', `the lock of ${current.name} is not ours`);
+        if (!mine(current))
+          throw new HoldfastError('fenced', `the lock of ${current.name} is not ours`);
         const free: NamespaceRecord = { ...current, lock: { holder: null, epoch } };
         return protection === undefined ? free : withProtection(free, protection);
       },
@@ -208,7 +244,8 @@ export function createLocks(options: {
       await release(vm, epoch, protection);
       settled(vm);
     } catch (error) {
-      if (isError(error, 'conflict') || isError(error, 'unknown-vm')) settled(vm);
+      // `fenced` is our own word in a release: a register may say `conflict` for being too slow.
+      if (isError(error, 'fenced') || isError(error, 'unknown-vm')) settled(vm);
       else throw error;
     } finally {
       busy.delete(vm);
@@ -235,8 +272,10 @@ export function createLocks(options: {
       holder.disown(vm);
       const epoch = pending?.epoch ?? current.epoch;
       unlock(vm, epoch, pending?.protection).then(
-        () => log.info(`released the lock of ${record.name}, which does not run here`, { vm, epoch }),
-        (error: unknown) => log.debug(`lock of ${record.name} is not released yet: ${String(error)}`),
+        () =>
+          log.info(`released the lock of ${record.name}, which does not run here`, { vm, epoch }),
+        (error: unknown) =>
+          log.debug(`lock of ${record.name} is not released yet: ${String(error)}`),
       );
     }
   }
@@ -249,13 +288,14 @@ export function createLocks(options: {
       now = await records.changeNamespace(
         vm,
         (current) => {
-          if (!mine(current)) throw new HoldfastError('conflict', 'the lock has gone to somebody else');
+          if (!mine(current))
+            throw new HoldfastError('fenced', 'the lock has gone to somebody else');
           return current;
         },
         mine,
       );
     } catch (error) {
-      if (isError(error, 'conflict') || isError(error, 'unknown-vm')) holder.lost(vm);
+      if (isError(error, 'fenced') || isError(error, 'unknown-vm')) holder.lost(vm);
       else log.debug(`lock of ${vm} could not be looked at: ${String(error)}`);
       return;
     }

@@ -3,7 +3,13 @@
 
 import { HoldfastError } from '../model/errors.ts';
 import { type HostId, type ObjectId, revision, type VmId } from '../model/ids.ts';
-import type { DiskRecord, NamespaceRecord, ObjectRecord, Tombstone, Voter } from '../model/record.ts';
+import type {
+  DiskRecord,
+  NamespaceRecord,
+  ObjectRecord,
+  Tombstone,
+  Voter,
+} from '../model/record.ts';
 import type { Directory } from './directory/directory.ts';
 import type { ChangeOptions, Decision, Target } from './register/outcome.ts';
 import type { Registers } from './register/registers.ts';
@@ -32,7 +38,11 @@ export function createRecords(options: {
 }): Records {
   const { registers, directory, self } = options;
 
-  async function run(target: Target, decide: (current: ObjectRecord | null) => Decision, how: ChangeOptions = {}) {
+  async function run(
+    target: Target,
+    decide: (current: ObjectRecord | null) => Decision,
+    how: ChangeOptions = {},
+  ) {
     const outcome = await registers.changed(target, decide, how);
     if (outcome.status === 'committed') return outcome.record;
     throw outcome.error;
@@ -68,7 +78,12 @@ export function createRecords(options: {
       await run({ object: record.id, voters: record.voters, create: true }, (current) =>
         current === null
           ? { write: record }
-          : { refuse: new HoldfastError('conflict', `Object ${record.id} was made or deleted meanwhile`) },
+          : {
+              refuse: new HoldfastError(
+                'conflict',
+                `Object ${record.id} was made or deleted meanwhile`,
+              ),
+            },
       );
     },
     changeNamespace(vm, decide, prefer) {
@@ -110,5 +125,6 @@ function attempt(write: () => ObjectRecord): Decision {
   }
 }
 
-const isNamespace = (record: ObjectRecord): record is NamespaceRecord => record.kind === 'namespace';
+const isNamespace = (record: ObjectRecord): record is NamespaceRecord =>
+  record.kind === 'namespace';
 const isDisk = (record: ObjectRecord): record is DiskRecord => record.kind === 'disk';

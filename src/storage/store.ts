@@ -32,7 +32,7 @@ import {
   type StoreReachable,
   vmAccessibility,
 } from './directory/accessibility.ts';
-import { createDirectory } from './directory/directory.ts';
+import { createDirectory, type DirectoryEntry } from './directory/directory.ts';
 import { createDirectorySync } from './directory/sync.ts';
 import { createComponentStore } from './disk/component-store.ts';
 import { type OpenDisk, openDisk } from './disk/disk.ts';
@@ -64,7 +64,11 @@ export interface StoreOptions {
   readonly socketPath: (vm: VmId, disk: string) => string;
   /** Bytes that components may use of the device at most; null: all. */
   readonly capacityBytes: number | null;
-  readonly emit: (type: EventType, text: string, vm?: { readonly vm: VmId; readonly name: string }) => void;
+  readonly emit: (
+    type: EventType,
+    text: string,
+    vm?: { readonly vm: VmId; readonly name: string },
+  ) => void;
 }
 
 export interface Store extends Storage {
@@ -81,7 +85,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const log = options.log.child('storage');
   const journal = await openStore(options, log);
   const failed = journal instanceof HoldfastError ? journal : null;
-  if (failed !== null) emit('storage.damaged', `The store of ${self} is not used: ${failed.message}`);
+  if (failed !== null)
+    emit('storage.damaged', `The store of ${self} is not used: ${failed.message}`);
   // A store that can not be read gives no incarnation: then the host votes for nothing, and its
   // heartbeats must still not be taken for those of an earlier start.
   const incarnation =
@@ -92,7 +97,9 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const directory = createDirectory();
   const sync = createDirectorySync({ peer, clock, log, timings, directory });
   let longestLeaseMs =
-    journal instanceof HoldfastError ? timings.leaseDurationMs : journal.superblock.state.longestLeaseMs;
+    journal instanceof HoldfastError
+      ? timings.leaseDurationMs
+      : journal.superblock.state.longestLeaseMs;
 
   function problem(): string | null {
     if (journal instanceof HoldfastError) return journal.message;
@@ -107,7 +114,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       id: journal instanceof HoldfastError ? null : journal.superblock.state.store,
       problem: problem(),
       totalBytes: Math.min(cap, space.totalBytes),
-      freeBytes: Math.max(0, Math.min(space.freeBytes, cap - (options.capacityBytes === null ? usedBytes : 0))),
+      freeBytes: Math.max(
+        0,
+        Math.min(space.freeBytes, cap - (options.capacityBytes === null ? usedBytes : 0)),
+      ),
     };
   }
 
@@ -236,9 +246,16 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     done: (answer: ConfirmAnswer | null) => void,
   ): void {
     const body = request as unknown as JsonValue;
-    peer.request(host, 'lease.confirm', body, noPayload, timings.registerTimeoutMs, (error, answer) => {
-      done(error === null ? (answer as unknown as ConfirmAnswer) : null);
-    });
+    peer.request(
+      host,
+      'lease.confirm',
+      body,
+      noPayload,
+      timings.registerTimeoutMs,
+      (error, answer) => {
+        done(error === null ? (answer as unknown as ConfirmAnswer) : null);
+      },
+    );
   }
 
   holder.onLease({
@@ -307,7 +324,9 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   }
 
   function objectView(record: NamespaceRecord | DiskRecord): ObjectView {
-    const resyncing = (openDisksOf.get(record.vm) ?? []).find((disk) => disk.object === record.id)?.resyncing();
+    const resyncing = (openDisksOf.get(record.vm) ?? [])
+      .find((disk) => disk.object === record.id)
+      ?.resyncing();
     return {
       object: record.id,
       vm: record.vm,
@@ -321,7 +340,9 @@ export async function createStore(options: StoreOptions): Promise<Store> {
         record.kind === 'namespace'
           ? []
           : components(record.blueprint).map((component) => {
-              const mirror = record.blueprint.mirrors.findIndex((one) => one.stripes.includes(component));
+              const mirror = record.blueprint.mirrors.findIndex((one) =>
+                one.stripes.includes(component),
+              );
               const state: ComponentState = !reachable(component.host, component.store)
                 ? 'absent'
                 : record.inSync.includes(component.id)
@@ -349,7 +370,12 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   async function openDisks(vm: VmId, wanted: OpenDisksOptions): Promise<OpenDisks> {
     const record = known(vm);
     const name = { vm, name: record.name };
-    const open: { disk: OpenDisk; server: { close(): Promise<void> }; name: string; socket: string }[] = [];
+    const open: {
+      disk: OpenDisk;
+      server: { close(): Promise<void> };
+      name: string;
+      socket: string;
+    }[] = [];
     const close = async () => {
       openDisksOf.delete(vm);
       for (const { server, disk } of open) {
@@ -394,7 +420,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       await close();
       throw error;
     }
-    openDisksOf.set(vm, open.map(({ disk }) => disk));
+    openDisksOf.set(
+      vm,
+      open.map(({ disk }) => disk),
+    );
     return { disks: open.map(({ name: diskName, socket }) => ({ name: diskName, socket })), close };
   }
 
@@ -438,7 +467,12 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       new Map(
         vms.map((vm) => {
           const record = directory.namespace(vm);
-          const missing = { accessible: false, object: null, hosts: [], text: `VM ${vm} is not known here` } as const;
+          const missing = {
+            accessible: false,
+            object: null,
+            hosts: [],
+            text: `VM ${vm} is not known here`,
+          } as const;
           return [vm, record === null ? missing : accessibility(record)];
         }),
       ),
@@ -470,6 +504,14 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     objects(vm) {
       const record = known(vm);
       return [record, ...disksOf(record)].map(objectView);
+    },
+    knowledge(vm) {
+      const record = known(vm);
+      const entries = [record.id, ...record.disks].flatMap((object) => directory.get(object) ?? []);
+      return entries as unknown as JsonValue;
+    },
+    learn(knowledge) {
+      for (const entry of knowledge as unknown as DirectoryEntry[]) directory.update(entry);
     },
     createVm: (spec) => vmObjects.create(spec),
     removeVm: (vm) => vmObjects.remove(vm),

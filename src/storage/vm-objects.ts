@@ -58,7 +58,8 @@ export function createVmObjects(options: {
       }));
       const placed = placeObject(disk.policy, disk.sizeBytes, free, together);
       if (together.length === 0) together = placed.voters.map((voter) => voter.host);
-      for (const { host } of placed.dataHosts) used.set(host, (used.get(host) ?? 0) + disk.sizeBytes);
+      for (const { host } of placed.dataHosts)
+        used.set(host, (used.get(host) ?? 0) + disk.sizeBytes);
       const id = objectId(random.id());
       const tree = blueprint(id, disk.policy, disk.sizeBytes, placed.dataHosts);
       return {
@@ -77,7 +78,8 @@ export function createVmObjects(options: {
     });
     // The namespace object survives whatever any of the disks survives.
     const policy = spec.disks.reduce(
-      (most, disk) => (disk.policy.failuresToTolerate > most.failuresToTolerate ? disk.policy : most),
+      (most, disk) =>
+        disk.policy.failuresToTolerate > most.failuresToTolerate ? disk.policy : most,
       { failuresToTolerate: Math.min(1, Math.floor((hosts.length - 1) / 2)), stripes: 1 },
     );
     const placed = placeObject({ ...policy, stripes: 1 }, 0, hosts, together);
@@ -104,7 +106,8 @@ export function createVmObjects(options: {
   function assertNameFree(name: string): void {
     const other = directory.namespaces().find((record) => record.name === name);
     if (other === undefined && !names.has(name)) return;
-    const state = other === undefined || other.lifecycle === 'creating' ? ' (it is being made)' : '';
+    const state =
+      other === undefined || other.lifecycle === 'creating' ? ' (it is being made)' : '';
     throw new HoldfastError('name-in-use', `There is a VM named ${name} already${state}`);
   }
 
@@ -116,7 +119,12 @@ export function createVmObjects(options: {
           object: disk.id,
           sizeBytes: component.sizeBytes,
         };
-        return peer.ask(component.host, 'component.create', request as unknown as JsonValue, createTimeoutMs);
+        return peer.ask(
+          component.host,
+          'component.create',
+          request as unknown as JsonValue,
+          createTimeoutMs,
+        );
       }),
     );
   }
@@ -133,11 +141,17 @@ export function createVmObjects(options: {
         await makeComponents(disk);
         await records.create(disk);
       }
-      await records.changeNamespace(vm, (current) => ({
-        ...current,
-        lifecycle: 'ready',
-        lock: { holder: null, epoch: current.lock.epoch },
-      }));
+      await records.changeNamespace(vm, (current) => {
+        // Who found it left half-made while this host was cut off has begun to remove it.
+        if (current.lock.epoch !== namespace.lock.epoch || current.lifecycle !== 'creating') {
+          throw new HoldfastError('conflict', `VM ${spec.name} was removed while it was made`);
+        }
+        return {
+          ...current,
+          lifecycle: 'ready',
+          lock: { holder: null, epoch: current.lock.epoch },
+        };
+      });
       return vm;
     } catch (error) {
       log.warn(`VM ${spec.name} could not be made: ${asHoldfastError(error).message}`, { vm });
@@ -167,10 +181,14 @@ export function createVmObjects(options: {
 
   async function remove(vm: VmId): Promise<void> {
     const record = directory.namespace(vm);
-    if (record === null) throw new HoldfastError('unknown-vm', `VM ${vm} is not known on ${peer.self}`);
+    if (record === null)
+      throw new HoldfastError('unknown-vm', `VM ${vm} is not known on ${peer.self}`);
     cleaning.add(vm);
     try {
-      const epochTaken = await locks.lock(vm, {}, (current) => ({ ...current, lifecycle: 'removing' }));
+      const epochTaken = await locks.lock(vm, {}, (current) => ({
+        ...current,
+        lifecycle: 'removing',
+      }));
       try {
         await removeObjects(directory.namespace(vm) ?? record);
       } catch (error) {
@@ -186,7 +204,8 @@ export function createVmObjects(options: {
   function janitor(): void {
     timer = clock.after(options.timings.directorySyncMs, janitor);
     for (const record of directory.namespaces()) {
-      if (record.lifecycle === 'ready' || cleaning.has(record.vm) || names.has(record.name)) continue;
+      if (record.lifecycle === 'ready' || cleaning.has(record.vm) || names.has(record.name))
+        continue;
       const first = record.voters.map((one) => one.host).find((host) => options.isReachable(host));
       if (first !== peer.self) continue;
       remove(record.vm).then(

@@ -204,7 +204,8 @@ export class DiskWorld {
       onWritesLost: () => {
         this.note('writes lost');
         session.lost += 1;
-        if (!session.isOver) this.oracle.writesLost();
+        // A writer that is over may learn of it last: the guest of the next one is a new one.
+        if (!session.isOver || this.session?.disk == null) this.oracle.writesLost();
       },
       onFenced: () => end('fenced'),
       onEvent: (type, text) => this.note(`${type}: ${text}`),

@@ -425,6 +425,8 @@ export class HaCluster {
       },
       leaseDeadline: () => null,
       objects: () => [],
+      knowledge: unused,
+      learn: unused,
       onLease: () => {},
       createVm: unused,
       removeVm: unused,

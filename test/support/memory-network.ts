@@ -116,6 +116,10 @@ export class MemoryNetwork {
     }
   }
 
+  get isSplit(): boolean {
+    return this.#cut.size > 0;
+  }
+
   healAll(): void {
     this.#cut.clear();
     this.#connect();

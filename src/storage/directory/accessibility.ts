@@ -10,7 +10,10 @@ import type { Directory } from './directory.ts';
 /** The host answers, and its store is the named one and works. */
 export type StoreReachable = (host: HostId, store: StoreId) => boolean;
 
-export function objectAccessibility(record: ObjectRecord, reachable: StoreReachable): Accessibility {
+export function objectAccessibility(
+  record: ObjectRecord,
+  reachable: StoreReachable,
+): Accessibility {
   const missing = record.voters.filter((voter) => !reachable(voter.host, voter.store));
   const needed = majority(record.voters.length);
   const there = record.voters.length - missing.length;

@@ -3,7 +3,6 @@
 // equal hold the same records.
 
 import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
-import { crc32 } from '../../model/crc32.ts';
 import type { ObjectId, VmId } from '../../model/ids.ts';
 import type { DiskRecord, NamespaceRecord, ObjectRecord } from '../../model/record.ts';
 
@@ -27,16 +26,13 @@ export interface Directory {
   onChange(listener: (record: ObjectRecord, previous: ObjectRecord | null) => void): void;
 }
 
-const encoder = new TextEncoder();
-
 export function createDirectory(): Directory {
   const entries = new Map<ObjectId, DirectoryEntry>();
   const namespaceOf = new Map<VmId, ObjectId>();
   const listeners: ((record: ObjectRecord, previous: ObjectRecord | null) => void)[] = [];
   let digest = 0;
 
-  const fold = (entry: DirectoryEntry) =>
-    crc32(encoder.encode(`${entry.record.id} ${formatBallot(entry.ballot)}`));
+  const fold = (entry: DirectoryEntry) => mix(`${entry.record.id} ${formatBallot(entry.ballot)}`);
 
   function namespace(vm: VmId): NamespaceRecord | null {
     const object = namespaceOf.get(vm);
@@ -70,4 +66,16 @@ export function createDirectory(): Directory {
     summary: () => [...entries].map(([object, { ballot }]) => [object, ballot]),
     onChange: (listener) => void listeners.push(listener),
   };
+}
+
+/** FNV-1a with murmur3's finish. It must not be linear, as CRC is: two objects whose ballots moved by
+ * the same amount in opposite directions would leave the sum of their checksums as it was. */
+function mix(text: string): number {
+  let value = 0x811c9dc5;
+  for (let index = 0; index < text.length; index += 1) {
+    value = Math.imul(value ^ text.charCodeAt(index), 0x01000193);
+  }
+  value = Math.imul(value ^ (value >>> 16), 0x85ebca6b);
+  value = Math.imul(value ^ (value >>> 13), 0xc2b2ae35);
+  return value ^ (value >>> 16);
 }

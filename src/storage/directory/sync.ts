@@ -52,7 +52,9 @@ export function createDirectorySync(options: {
       if (compareBallots(entry.ballot, ballot) > 0) newer.push(entry);
     }
     const wanted = [...theirs]
-      .filter(([object, ballot]) => compareBallots(ballot, directory.get(object)?.ballot ?? null) > 0)
+      .filter(
+        ([object, ballot]) => compareBallots(ballot, directory.get(object)?.ballot ?? null) > 0,
+      )
       .map(([object]) => object);
     const answer: CompareAnswer = {
       newer: newer.slice(0, maxEntriesPerMessage),
@@ -66,15 +68,22 @@ export function createDirectorySync(options: {
     if (clock.now() - lastAt < timings.heartbeatIntervalMs) return;
     comparing.set(host, clock.now());
     const summary = directory.summary() as unknown as JsonValue;
-    peer.request(host, 'directory.compare', summary, noPayload, timings.directorySyncMs, (error, body) => {
-      if (error !== null) return; // the next heartbeat tries again
-      const answer = body as unknown as CompareAnswer;
-      take(answer.newer);
-      const entries = answer.wanted.flatMap((object) => directory.get(object) ?? []);
-      if (entries.length > 0) {
-        peer.send(host, 'directory.announce', entries as unknown as JsonValue);
-      }
-    });
+    peer.request(
+      host,
+      'directory.compare',
+      summary,
+      noPayload,
+      timings.directorySyncMs,
+      (error, body) => {
+        if (error !== null) return; // the next heartbeat tries again
+        const answer = body as unknown as CompareAnswer;
+        take(answer.newer);
+        const entries = answer.wanted.flatMap((object) => directory.get(object) ?? []);
+        if (entries.length > 0) {
+          peer.send(host, 'directory.announce', entries as unknown as JsonValue);
+        }
+      },
+    );
   }
 
   return {

@@ -104,7 +104,8 @@ class Bench {
     for (const [key, value] of this.acknowledged) {
       expect(this.state.get(key) ?? 0).toBeGreaterThanOrEqual(value);
     }
-    for (const [key, value] of this.state) expect(value).toBeLessThanOrEqual(this.given.get(key) ?? 0);
+    for (const [key, value] of this.state)
+      expect(value).toBeLessThanOrEqual(this.given.get(key) ?? 0);
   }
 
   current(): string {
@@ -132,7 +133,8 @@ describe('group commit', () => {
     const before = bench.disk.syncs;
     const done: string[] = [];
     bench.put('first', () => done.push('first'));
-    for (let index = 0; index < 100; index += 1) bench.put(`k${index}`, () => done.push(`k${index}`));
+    for (let index = 0; index < 100; index += 1)
+      bench.put(`k${index}`, () => done.push(`k${index}`));
     bench.clock.advance(0.4);
     expect(done).toEqual([]);
     bench.clock.advance(0.1);
@@ -383,7 +385,9 @@ describe('a device that fails', () => {
     const bench = new Bench({ checkpointBytes: 2048, checkpointFactor: 1 });
     await bench.start();
     bench.disk.fault = ({ kind, file }) =>
-      kind === 'write' && file === journalFile(folder, 2) ? new DiskError('full', 'no space') : null;
+      kind === 'write' && file === journalFile(folder, 2)
+        ? new DiskError('full', 'no space')
+        : null;
     await bench.putAll(12);
     expect(bench.current()).not.toBe(journalFile(folder, 2));
     expect(bench.journal.superblock.state.journalGeneration).toBeGreaterThan(2);
@@ -396,7 +400,8 @@ describe('a device that fails', () => {
     const bench = new Bench();
     await bench.start();
     await bench.putAll(2);
-    bench.disk.fault = ({ kind }) => (kind === 'sync' ? new DiskError('failed', 'I/O error') : null);
+    bench.disk.fault = ({ kind }) =>
+      kind === 'sync' ? new DiskError('failed', 'I/O error') : null;
     const errors: unknown[] = [];
     bench.put('k0', (error) => errors.push(error?.code));
     bench.put('k1', (error) => errors.push(error?.code));

@@ -111,7 +111,11 @@ export function createHeartbeats(options: {
     options.allowLease(heartbeat.leaseDurationMs);
     const number = options.voter().heard(from, heartbeat);
     if (number !== null) {
-      const ack: HeartbeatAck = { incarnation: heartbeat.incarnation, sequence: heartbeat.sequence, number };
+      const ack: HeartbeatAck = {
+        incarnation: heartbeat.incarnation,
+        sequence: heartbeat.sequence,
+        number,
+      };
       peer.send(from, 'storage.heartbeatAck', ack as unknown as JsonValue);
     }
     options.onDigest(from, heartbeat.digest);

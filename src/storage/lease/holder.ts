@@ -70,7 +70,11 @@ export function createLeaseHolder(options: {
   readonly log: Log;
   readonly leaseDurationMs: number;
   readonly safetyMarginMs: number;
-  readonly confirm: (voter: HostId, request: ConfirmRequest, done: (answer: ConfirmAnswer | null) => void) => void;
+  readonly confirm: (
+    voter: HostId,
+    request: ConfirmRequest,
+    done: (answer: ConfirmAnswer | null) => void,
+  ) => void;
   /** A voter did not confirm: find out who holds the lock, and send the record where it misses. */
   readonly repair: (vm: VmId, epoch: Epoch) => void;
   /** Sends heartbeats now instead of at the next beat. */
@@ -198,14 +202,15 @@ export function createLeaseHolder(options: {
   return {
     hold(vm, object, epoch, voters) {
       end(vm);
+      disowned.delete(vm);
       held.set(vm, {
         vm,
         object,
         epoch,
         voters: new Map(voters.map((voter) => [voter, reset({ confirmed: null, countedAtMs: 0 })])),
         state: 'seeking',
-        // Where the VM was listed, only heartbeats from the next one on protect it.
-        firstSequence: disowned.delete(vm) ? lastSequence + 1 : 0,
+        // The VM may have been listed until now: only heartbeats from the next one on protect it.
+        firstSequence: lastSequence + 1,
         seekingSinceMs: clock.now(),
         everValid: false,
         deadlineMs: Number.NEGATIVE_INFINITY,

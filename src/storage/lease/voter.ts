@@ -17,8 +17,9 @@ import type { Heartbeat, VoterNumber } from './messages.ts';
 interface Grant {
   incarnation: number;
   sequence: number;
-  heardAtMs: number;
-  leaseMs: number;
+  /** Only moves forward: a later heartbeat may name a shorter lease (another configuration), while
+   * the guard of a guest still goes by the longer one. */
+  untilMs: number;
   lapsed: ReadonlySet<VmId>;
 }
 
@@ -64,7 +65,7 @@ export function createLeaseVoter(options: {
     const now = clock.now();
     const grant = grants.get(holder);
     if (grant?.lapsed.has(record.vm)) return 0;
-    const promised = grant === undefined ? now : grant.heardAtMs + grant.leaseMs;
+    const promised = grant?.untilMs ?? now;
     const cautious = Math.max(startedAtMs, majoritySince(record)) + options.longestLeaseMs();
     if (cautious === Number.POSITIVE_INFINITY) {
       return Math.max(promised - now, options.longestLeaseMs());
@@ -86,8 +87,7 @@ export function createLeaseVoter(options: {
       grants.set(from, {
         incarnation: heartbeat.incarnation,
         sequence: heartbeat.sequence,
-        heardAtMs: clock.now(),
-        leaseMs: heartbeat.leaseDurationMs,
+        untilMs: Math.max(grant?.untilMs ?? 0, clock.now() + heartbeat.leaseDurationMs),
         lapsed: new Set(heartbeat.lapsed),
       });
       return number(from);
@@ -97,7 +97,7 @@ export function createLeaseVoter(options: {
     admit(current, next, proposer) {
       const holder = endedHolder(current, next);
       if (holder === null) return 0;
-      if (proposer !== holder) {
+      if (proposer !== holder || !isOwnStep(current as NamespaceRecord, next)) {
         const remaining = remainingMs(current as NamespaceRecord);
         if (remaining > 0) return Math.ceil(remaining);
       }
@@ -122,6 +122,17 @@ function endedHolder(current: ObjectRecord | null, next: ObjectRecord): HostId |
     next.lock.epoch === current.lock.epoch &&
     sameVoters(current, next);
   return kept ? null : current.lock.holder;
+}
+
+/**
+ * Whether only the holder itself can have made this step: a release, another take, a removal. Any
+ * other end of its lock that a holder proposes is one that it has found, as a finisher of somebody's
+ * take-over, and not one that it has stopped its guest for.
+ */
+function isOwnStep(current: NamespaceRecord, next: ObjectRecord): boolean {
+  if (next.kind !== 'namespace') return true;
+  const { holder, epoch } = next.lock;
+  return (holder === null || holder === current.lock.holder) && epoch >= current.lock.epoch;
 }
 
 function sameVoters(a: ObjectRecord, b: ObjectRecord): boolean {

@@ -43,7 +43,9 @@ export function placeObject(
   const copies = policy.failuresToTolerate + 1;
   const ranked = [...hosts].sort(
     (a, b) =>
-      rank(preferred, a) - rank(preferred, b) || b.freeBytes - a.freeBytes || (a.host < b.host ? -1 : 1),
+      rank(preferred, a) - rank(preferred, b) ||
+      b.freeBytes - a.freeBytes ||
+      (a.host < b.host ? -1 : 1),
   );
   const data = ranked
     .filter((host) => host.kind === 'full' && host.freeBytes >= sizeBytes)

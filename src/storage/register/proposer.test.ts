@@ -1,0 +1,408 @@
+// The proposer against voters that the test plays itself: each request waits in `sent` until the test
+// answers it.
+
+import { describe, expect, it } from 'vitest';
+import { SeededRandom } from '../../../test/support/seeded-random.ts';
+import { VirtualClock } from '../../../test/support/virtual-clock.ts';
+import type { Ballot } from '../../model/ballot.ts';
+import { HoldfastError } from '../../model/errors.ts';
+import {
+  epoch,
+  type HostId,
+  hostId,
+  incarnation,
+  objectId,
+  revision,
+  storeId,
+  vmId,
+} from '../../model/ids.ts';
+import type { JsonValue } from '../../model/json.ts';
+import { limits, timings } from '../../model/limits.ts';
+import { defaultPolicy } from '../../model/policy.ts';
+import type { NamespaceRecord, ObjectRecord, Voter } from '../../model/record.ts';
+import { noPayload } from '../../peer/frame.ts';
+import type { Done, Peer } from '../../peer/peer.ts';
+import type { AcceptorAnswer, AcceptRequest, LearnRequest, PrepareRequest } from './messages.ts';
+import type { ChangeOptions, Decide, Outcome } from './outcome.ts';
+import { createProposer } from './proposer.ts';
+
+const object = objectId('object-1');
+const self = hostId('me');
+const voters: Voter[] = ['1', '2', '3'].map((name) => ({
+  host: hostId(name),
+  store: storeId(`s${name}`),
+  joined: 1,
+}));
+
+function ballot(counter: number, host = 'other'): Ballot {
+  return { counter, host: hostId(host), incarnation: incarnation(1) };
+}
+
+function record(name: string, holder: string | null = null, at = 1, of = voters): NamespaceRecord {
+  return {
+    kind: 'namespace',
+    id: object,
+    vm: vmId('vm-1'),
+    revision: revision(at),
+    policy: defaultPolicy,
+    voters: of,
+    name,
+    lifecycle: 'ready',
+    lock: { holder: holder === null ? null : hostId(holder), epoch: epoch(at) },
+    metadata: {},
+    files: {},
+    disks: [],
+  };
+}
+
+function promised(at: Ballot | null, what: ObjectRecord | null, committed = false): AcceptorAnswer {
+  return {
+    answer: 'promised',
+    ballot: at,
+    record: what,
+    history: at === null ? [] : [at],
+    committed,
+  };
+}
+
+const accepted: AcceptorAnswer = { answer: 'accepted' };
+const append =
+  (text: string): Decide =>
+  (current) => ({
+    write: { ...(current as NamespaceRecord), name: (current as NamespaceRecord).name + text },
+  });
+const refusal = new HoldfastError('conflict', 'no');
+const refuse: Decide = () => ({ refuse: refusal });
+
+class Bench {
+  readonly clock = new VirtualClock();
+  readonly sent: { to: string; type: string; body: PrepareRequest & AcceptRequest; done: Done }[] =
+    [];
+  readonly learned: { to: string; body: LearnRequest }[] = [];
+  readonly committed: string[] = [];
+  readonly outcomes: Outcome[] = [];
+  readonly down = new Set<string>();
+  readonly proposer = createProposer({
+    peer: {
+      self,
+      isConnected: (host: HostId) => !this.down.has(host),
+      send: (to: HostId, _type: string, body: JsonValue) =>
+        void this.learned.push({ to, body: body as unknown as LearnRequest }),
+      request: (
+        to: HostId,
+        type: string,
+        body: JsonValue,
+        _: Uint8Array,
+        timeoutMs: number,
+        done: Done,
+      ) => {
+        this.sent.push({ to, type, body: body as unknown as PrepareRequest & AcceptRequest, done });
+        this.clock.after(timeoutMs, () =>
+          done(new HoldfastError('timeout', 'silence'), null, noPayload),
+        );
+      },
+    } as unknown as Peer,
+    clock: this.clock,
+    random: new SeededRandom(1),
+    timings,
+    incarnation: incarnation(1),
+    onCommitted: (what) => this.committed.push((what as NamespaceRecord).name),
+  });
+
+  change(decide: Decide, options: ChangeOptions = {}): void {
+    this.proposer.change({ object, voters }, decide, options, (outcome) =>
+      this.outcomes.push(outcome),
+    );
+    this.clock.advance(0);
+  }
+
+  /** Answers what was sent last to these voters; waits for it if it is not sent yet. */
+  answer(
+    type: 'prepare' | 'accept',
+    answers: Record<string, AcceptorAnswer>,
+  ): PrepareRequest & AcceptRequest {
+    for (let ms = 0; this.sent.every((request) => request.type !== `register.${type}`); ms += 10) {
+      if (ms > 2000) throw new Error(`no ${type} was sent`);
+      this.clock.advance(10);
+    }
+    const requests = this.sent.splice(0);
+    expect(requests.map((request) => request.type)).toEqual(requests.map(() => `register.${type}`));
+    for (const [host, answer] of Object.entries(answers)) {
+      const request = requests.find(({ to }) => to === host);
+      request?.done(null, answer as unknown as JsonValue, noPayload);
+    }
+    return requests[0]?.body as PrepareRequest & AcceptRequest;
+  }
+
+  /** `committed x`, `refused x`, or the code of the error, per outcome so far. */
+  ends(): string[] {
+    return this.outcomes.splice(0).map((outcome) => {
+      if (outcome.status === 'failed') return outcome.error.code;
+      return `${outcome.status} ${(outcome.record as NamespaceRecord | null)?.name ?? '-'}`;
+    });
+  }
+}
+
+describe('a change', () => {
+  it('prepares, accepts, teaches and announces; the next one needs no prepare', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    const prepare = bench.answer('prepare', {
+      1: promised(ballot(4), record('')),
+      2: promised(null, null),
+    });
+    const accept = bench.answer('accept', { 1: accepted, 3: accepted });
+    expect(accept.ballot).toEqual(prepare.ballot);
+    expect(accept.history).toEqual([prepare.ballot, ballot(4)]);
+    expect(accept.nextBallot.counter).toBeGreaterThan(accept.ballot.counter);
+    expect(bench.ends()).toEqual(['committed a']);
+    expect(bench.committed).toEqual(['a']);
+    // Who accepted needs no copy.
+    expect(bench.learned.map(({ to, body }) => `${to} ${body.record === null}`)).toEqual([
+      '1 true',
+      '2 false',
+      '3 true',
+    ]);
+    bench.change(append('b'));
+    expect(bench.answer('accept', { 1: accepted, 2: accepted }).ballot).toEqual(accept.nextBallot);
+    expect(bench.ends()).toEqual(['committed ab']);
+  });
+
+  it('waits for the one before it on the same register', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.change(append('b'));
+    bench.answer('prepare', { 1: promised(ballot(4), record('')), 2: promised(null, null) });
+    bench.answer('accept', { 1: accepted, 2: accepted });
+    bench.answer('accept', { 1: accepted, 2: accepted });
+    expect(bench.ends()).toEqual(['committed a', 'committed ab']);
+  });
+
+  it('goes above the ballot that outbid it, later', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(70) };
+    bench.answer('prepare', { 1: outbid, 2: outbid, 3: promised(null, null) });
+    expect(bench.sent).toEqual([]);
+    const prepare = bench.answer('prepare', {
+      1: promised(ballot(70), record('')),
+      2: promised(null, null),
+    });
+    expect(prepare.ballot.counter).toBeGreaterThan(70);
+  });
+
+  it('fails at once where no majority can be reached', () => {
+    const bench = new Bench();
+    bench.down.add('2').add('3');
+    bench.change(append('a'));
+    bench.clock.advance(1);
+    expect(bench.ends()).toEqual(['inaccessible']);
+    expect(bench.clock.now()).toBe(1);
+  });
+
+  it('refuses a record that is too large, or that changes the voters', () => {
+    const bench = new Bench();
+    for (const name of ['x'.repeat(limits.maxRecordBytes), 'voters']) {
+      const voters2 = name === 'voters' ? voters.slice(1) : voters;
+      bench.change(() => ({ write: record(name, null, 1, voters2) }));
+      bench.answer('prepare', {
+        1: promised(ballot(4), record('x'), true),
+        2: promised(null, null),
+      });
+      expect(bench.outcomes[0]).toMatchObject({
+        status: 'refused',
+        error: { code: 'bad-request' },
+      });
+      expect(bench.ends()).toEqual(['refused x']);
+    }
+  });
+
+  it('begins again with the voters of the record that it finds', () => {
+    const bench = new Bench();
+    const moved = [...voters.slice(0, 2), { host: hostId('4'), store: storeId('s4'), joined: 1 }];
+    bench.change(append('a'));
+    const notVoter: AcceptorAnswer = { answer: 'notVoter', reason: 'another store' };
+    bench.answer('prepare', {
+      1: promised(ballot(4), record('x', null, 1, moved)),
+      2: notVoter,
+      3: notVoter,
+    });
+    bench.answer('prepare', {
+      1: promised(ballot(4), record('x', null, 1, moved)),
+      4: promised(null, null),
+    });
+    bench.answer('accept', { 4: accepted, 2: accepted });
+    expect(bench.ends()).toEqual(['committed xa']);
+  });
+});
+
+describe('a refusal', () => {
+  it('of a record that is known to be committed needs no accept; of any other it does', () => {
+    const bench = new Bench();
+    bench.change(refuse);
+    bench.answer('prepare', {
+      1: promised(ballot(4), record('x')),
+      2: promised(ballot(4), record('x'), true),
+    });
+    expect(bench.ends()).toEqual(['refused x']);
+    bench.change(refuse);
+    bench.answer('prepare', {
+      1: promised(ballot(4), record('x')),
+      2: promised(ballot(3), record('w'), true),
+    });
+    const { history } = bench.answer('accept', { 1: accepted, 2: accepted });
+    expect(history).toEqual([ballot(4)]);
+    expect(bench.ends()).toEqual(['refused x']);
+  });
+
+  it('on the remembered record is confirmed by the voters first', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.answer('prepare', { 1: promised(ballot(4), record('')), 2: promised(null, null) });
+    bench.answer('accept', { 1: accepted, 2: accepted });
+    bench.change(refuse);
+    const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(70) };
+    bench.answer('accept', { 1: outbid, 2: outbid });
+    bench.answer('prepare', {
+      1: promised(ballot(70), record('ab'), true),
+      2: promised(null, null),
+    });
+    expect(bench.ends()).toEqual(['committed a', 'refused ab']);
+  });
+
+  it('first ends what this change left pending, even if what it finds is committed', () => {
+    const bench = new Bench();
+    let tries = 0;
+    bench.change((current) => {
+      tries += 1;
+      return tries === 1 ? append('a')(current) : { refuse: refusal };
+    });
+    const x = promised(ballot(4), record('x'), true);
+    bench.answer('prepare', { 1: x, 2: x });
+    const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(9) };
+    bench.answer('accept', { 3: accepted, 1: outbid, 2: outbid });
+    bench.answer('prepare', { 1: x, 2: x });
+    expect(bench.ends()).toEqual([]);
+    const accept = bench.answer('accept', { 1: accepted, 2: accepted });
+    expect(accept.record).toMatchObject({ name: 'x' });
+    expect(bench.ends()).toEqual(['refused x']);
+  });
+});
+
+describe('an outcome that was not heard', () => {
+  const x = promised(ballot(4), record('x'), true);
+  const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(9) };
+
+  function halfWay(): { bench: Bench; first: AcceptRequest } {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.answer('prepare', { 1: x, 2: x });
+    const first = bench.answer('accept', { 3: accepted, 1: outbid, 2: outbid });
+    return { bench, first };
+  }
+
+  it('is found in the history, also below somebody else’s change', () => {
+    const { bench, first } = halfWay();
+    const found = {
+      ...promised(ballot(12), record('xab')),
+      history: [ballot(12), ...first.history],
+    };
+    bench.answer('prepare', { 1: found as AcceptorAnswer, 2: x });
+    const accept = bench.answer('accept', { 1: accepted, 2: accepted });
+    expect(accept.record).toMatchObject({ name: 'xab' });
+    expect(bench.ends()).toEqual(['committed xa']);
+    expect(bench.committed).toEqual(['xab']);
+  });
+
+  it('is excluded by a history without it: then the change is made anew', () => {
+    const { bench } = halfWay();
+    const found = { ...promised(ballot(12), record('xb')), history: [ballot(12), ballot(4)] };
+    bench.answer('prepare', { 1: found as AcceptorAnswer, 2: x });
+    bench.answer('accept', { 1: accepted, 2: accepted });
+    expect(bench.ends()).toEqual(['committed xba']);
+  });
+
+  it('stays unknown where the history does not reach back', () => {
+    const { bench } = halfWay();
+    const found = { ...promised(ballot(12), record('xb')), history: [ballot(12), ballot(11)] };
+    bench.answer('prepare', { 1: found as AcceptorAnswer, 2: x });
+    expect(bench.ends()).toEqual(['outcome-unknown']);
+  });
+
+  it('stays unknown when the time is up', () => {
+    const { bench } = halfWay();
+    bench.clock.advance(timings.changeTimeoutMs);
+    expect(bench.ends()).toEqual(['outcome-unknown']);
+  });
+});
+
+describe('leases', () => {
+  const leased = (remainingMs: number, holder: string, at: number): AcceptorAnswer => ({
+    answer: 'leased',
+    remainingMs,
+    lock: { holder: hostId(holder), epoch: epoch(at) },
+  });
+  const held = promised(ballot(4), record('held', 'a', 1), true);
+  const takeLock: Decide = () => ({ write: record('taken', 'me', 2) });
+
+  it('a change that ends a protected lock is told for how long', () => {
+    const bench = new Bench();
+    bench.change(takeLock);
+    bench.answer('prepare', { 1: held, 2: held });
+    bench.answer('accept', {
+      1: leased(900, 'a', 1),
+      2: leased(500, 'a', 1),
+      3: leased(700, 'a', 1),
+    });
+    // After 700 ms two voters may admit it.
+    expect(bench.outcomes[0]).toMatchObject({ remainingMs: 700 });
+    expect(bench.ends()).toEqual(['lock-held']);
+  });
+
+  it('what a minority took of such a change is ended before it is said to have failed', () => {
+    const bench = new Bench();
+    bench.change(takeLock);
+    bench.answer('prepare', { 1: held, 2: held });
+    const take = bench.answer('accept', {
+      1: leased(900, 'a', 1),
+      2: leased(500, 'a', 1),
+      3: accepted,
+    });
+    expect(bench.ends()).toEqual([]);
+    const poisoned = promised(take.ballot, record('taken', 'me', 2));
+    bench.answer('prepare', { 3: poisoned, 1: held, 2: held });
+    const accept = bench.answer('accept', { 1: accepted, 2: accepted });
+    expect(accept.record).toMatchObject({ name: 'held' });
+    expect(bench.ends()).toEqual(['lock-held']);
+  });
+
+  it('what a minority took does not stop others: they go by the voters that keep the lock', () => {
+    const bench = new Bench();
+    const poisoned = promised(ballot(8), record('taken', 'b', 2));
+    bench.change(append('+'));
+    bench.answer('prepare', { 3: poisoned, 1: held });
+    // Not known as committed, not preferred: a little patience, then the normal choice.
+    bench.clock.advance(100);
+    bench.answer('accept', { 1: leased(900, 'a', 1), 2: leased(900, 'a', 1), 3: accepted });
+    bench.answer('prepare', { 3: poisoned, 1: held, 2: held });
+    bench.answer('accept', { 1: accepted, 2: accepted, 3: leased(800, 'b', 2) });
+    expect(bench.ends()).toEqual(['committed held+']);
+  });
+
+  it('the holder itself chooses so at once, by preferring the record that names it', () => {
+    const bench = new Bench();
+    const mine = promised(ballot(4), record('mine', 'me', 1));
+    bench.change(append('+'));
+    bench.answer('prepare', { 3: promised(ballot(8), record('taken', 'b', 2)), 1: mine, 2: mine });
+    bench.answer('accept', { 1: accepted, 2: accepted });
+    expect(bench.ends()).toEqual(['committed mine+']);
+  });
+
+  it('no choice is made where the newer record is committed', () => {
+    const bench = new Bench();
+    const mine = promised(ballot(4), record('mine', 'me', 1));
+    bench.change(refuse, { prefer: () => false });
+    bench.answer('prepare', { 3: promised(ballot(8), record('taken', 'b', 2), true), 1: mine });
+    expect(bench.ends()).toEqual(['refused taken']);
+  });
+});
