@@ -32,8 +32,8 @@
  * itself may be incomplete (its number arrived, its flush did not), and of step N + 1 the block may
  * have arrived alone; neither is a fault. Before the guest goes on it therefore repeats step N.
  *
- * Two processes, so that the power button works even while the disk hangs: process 1 waits for the
- * button, its child counts.
+ * The power button is looked at between two steps, where nothing is under way: the guest can go at
+ * once, and a disk that hangs delays it until the disk answers.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -41,7 +41,6 @@
 #include <fcntl.h>
 #include <linux/input.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -53,7 +52,6 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -63,7 +61,7 @@
 #define VERIFY_BLOCKS 64
 #define LINE_BYTES 160
 #define RETRY_MS 500
-#define POWER_OFF_PATIENCE_MS 5000
+#define BUTTONS_MAX 8
 
 static const char disk_path[] = "/dev/vda";
 static const char port_name[] = "org.holdfast.heartbeat";
@@ -245,7 +243,67 @@ __attribute__((format(printf, 2, 3))) static void report_as(bool greeting, const
 #define report(...) report_as(false, __VA_ARGS__)
 #define report_greeting(...) report_as(true, __VA_ARGS__)
 
-/* ---- the counting process ------------------------------------------------------------------- */
+/* ---- the power button ----------------------------------------------------------------------- */
+
+static struct pollfd buttons[BUTTONS_MAX];
+static int buttons_count;
+
+/* Opens every input device: which of them is the power button shows when it is pressed. */
+static void buttons_open(void)
+{
+	DIR *devices = opendir("/dev/input");
+	if (devices == NULL)
+		return;
+	for (struct dirent *entry; buttons_count < BUTTONS_MAX && (entry = readdir(devices)) != NULL;) {
+		char path[300];
+		if (strncmp(entry->d_name, "event", 5) != 0)
+			continue;
+		snprintf(path, sizeof path, "/dev/input/%s", entry->d_name);
+		int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		if (fd >= 0)
+			buttons[buttons_count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	}
+	closedir(devices);
+}
+
+static bool button_is_pressed(struct pollfd *button)
+{
+	struct input_event event;
+	bool pressed = false;
+	if ((button->revents & POLLIN) == 0)
+		return false;
+	while (read(button->fd, &event, sizeof event) == (ssize_t)sizeof event)
+		pressed = pressed || (event.type == EV_KEY && event.code == KEY_POWER && event.value == 1);
+	return pressed;
+}
+
+/* Returns as soon as the button is pressed (true), or after the given time. */
+static bool button_wait(long ms)
+{
+	if (buttons_count == 0)
+		buttons_open();
+	bool pressed = false;
+	if (poll(buttons, buttons_count, ms) > 0)
+		for (int i = 0; i < buttons_count; i++)
+			pressed = button_is_pressed(&buttons[i]) || pressed;
+	return pressed;
+}
+
+/* The last report may still be on its way through the serial line and the port: a moment for both. */
+static void power_off(void)
+{
+	report("off");
+	for (int waited = 0, left = 1; waited < 200 && (waited < 50 || left > 0); waited += 10) {
+		poll(NULL, 0, 10);
+		if (ioctl(console.fd, TIOCOUTQ, &left) != 0)
+			left = 0;
+	}
+	reboot(RB_POWER_OFF);
+	for (;;)
+		pause();
+}
+
+/* ---- the disk ------------------------------------------------------------------------------- */
 
 struct disk {
 	int fd;
@@ -253,28 +311,16 @@ struct disk {
 	struct page *page;    /* aligned as O_DIRECT needs it */
 };
 
-static volatile sig_atomic_t stopping;
-
-static void on_stop(int signal_number)
-{
-	(void)signal_number;
-	stopping = 1;
-}
-
-static void sleep_ms(long ms)
-{
-	struct timespec time = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 };
-	nanosleep(&time, NULL);
-}
-
-/* Sleeps, and meanwhile keeps trying to greet: an observer should not wait a whole interval for it. */
+/* Waits, unless the power button is pressed: then it does not return. */
 static void pause_ms(long ms)
 {
-	while (ms > 0 && !stopping) {
+	do {
+		/* Meanwhile keeps trying to greet: an observer should not wait a whole interval for it. */
 		long slice = port_greet() || ms < 20 ? ms : 20;
-		sleep_ms(slice);
+		if (button_wait(slice))
+			power_off();
 		ms -= slice;
-	}
+	} while (ms > 0);
 }
 
 static bool disk_read(struct disk *disk, off_t offset)
@@ -308,7 +354,7 @@ static void disk_open(struct disk *disk)
 			return;
 		if (attempt % 100 == 99)
 			report("error open %s: %s", disk_path, strerror(errno));
-		sleep_ms(10);
+		pause_ms(10);
 	}
 }
 
@@ -426,23 +472,19 @@ static void count_for_ever(long interval_ms, uint64_t panic_after)
 	report_greeting("read %llu", (unsigned long long)found.number);
 	disk_verify(&disk, found);
 
-	while (found.number > 0 && !stopping && !disk_step(&disk, found.number))
+	while (found.number > 0 && !disk_step(&disk, found.number))
 		pause_ms(RETRY_MS);
-	for (uint64_t number = found.number + 1; !stopping; number++) {
-		bool written;
-		while (!(written = disk_step(&disk, number)) && !stopping)
+	for (uint64_t number = found.number + 1;; number++) {
+		while (!disk_step(&disk, number))
 			pause_ms(RETRY_MS);
-		if (!written)
-			break;
 		report("wrote %llu", (unsigned long long)number);
 		if (number == panic_after)
 			panic();
 		pause_ms(interval_ms);
 	}
-	report("off");
 }
 
-/* ---- process 1 ------------------------------------------------------------------------------ */
+/* ---- start ---------------------------------------------------------------------------------- */
 
 /* A value from the kernel command line, or the default. */
 static unsigned long long kernel_argument(const char *key, unsigned long long value)
@@ -483,116 +525,13 @@ static void modules_load(void)
 	}
 }
 
-#define BUTTONS_MAX 8
-
-/* Opens every input device: which of them is the power button shows when it is pressed. */
-static int buttons_open(struct pollfd buttons[BUTTONS_MAX])
-{
-	int count = 0;
-	DIR *devices = opendir("/dev/input");
-	if (devices == NULL)
-		return 0;
-	for (struct dirent *entry; count < BUTTONS_MAX && (entry = readdir(devices)) != NULL;) {
-		char path[300];
-		if (strncmp(entry->d_name, "event", 5) != 0)
-			continue;
-		snprintf(path, sizeof path, "/dev/input/%s", entry->d_name);
-		int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-		if (fd >= 0)
-			buttons[count++] = (struct pollfd){ .fd = fd, .events = POLLIN };
-	}
-	closedir(devices);
-	return count;
-}
-
-static bool button_is_pressed(struct pollfd *button)
-{
-	struct input_event event;
-	bool pressed = false;
-	if ((button->revents & POLLIN) == 0)
-		return false;
-	while (read(button->fd, &event, sizeof event) == (ssize_t)sizeof event)
-		pressed = pressed || (event.type == EV_KEY && event.code == KEY_POWER && event.value == 1);
-	return pressed;
-}
-
-static void on_child(int signal_number)
-{
-	(void)signal_number;
-}
-
-/* The last report may still be on its way through the serial line and the port: a moment for both. */
-static void power_off(void)
-{
-	for (int waited = 0, left = 1; waited < 200 && (waited < 50 || left > 0); waited += 10) {
-		sleep_ms(10);
-		if (ioctl(console.fd, TIOCOUTQ, &left) != 0)
-			left = 0;
-	}
-	reboot(RB_POWER_OFF);
-	for (;;)
-		pause();
-}
-
-/* Waits for the power button or for the end of the counting process, whichever comes first. */
-static void watch_button(pid_t counter, const sigset_t *while_waiting)
-{
-	struct pollfd buttons[BUTTONS_MAX];
-	int count = 0;
-	for (;;) {
-		if (count == 0)
-			count = buttons_open(buttons);
-		struct timespec second = { .tv_sec = 1, .tv_nsec = 0 };
-		int ready = ppoll(buttons, count, count == 0 ? &second : NULL, while_waiting);
-		if (waitpid(counter, NULL, WNOHANG) == counter)
-			return; /* it never ends unasked: process 1 ends too, and the kernel panics */
-		for (int i = 0; ready > 0 && i < count; i++) {
-			if (!button_is_pressed(&buttons[i]))
-				continue;
-			kill(counter, SIGTERM);
-			/* A disk that hangs must not keep the power on: what was reported is flushed. */
-			for (int waited = 0; waited < POWER_OFF_PATIENCE_MS; waited += 10) {
-				if (waitpid(counter, NULL, WNOHANG) == counter)
-					break;
-				sleep_ms(10);
-			}
-			power_off();
-		}
-	}
-}
-
-static void handle_signal(int signal_number, void (*handler)(int))
-{
-	struct sigaction action = { .sa_handler = handler };
-	sigemptyset(&action.sa_mask);
-	sigaction(signal_number, &action, NULL);
-}
-
 int main(void)
 {
 	mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 	mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, NULL);
 	console.fd = open("/dev/console", O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-
 	modules_load();
-	long interval_ms = (long)kernel_argument("holdfast.interval_ms=", 200);
-	uint64_t panic_after = kernel_argument("holdfast.panic_after=", 0);
-
-	/* SIGCHLD is let through only while waiting, so that none is missed between two waits. */
-	sigset_t child_ended, while_waiting;
-	sigemptyset(&child_ended);
-	sigaddset(&child_ended, SIGCHLD);
-	sigprocmask(SIG_BLOCK, &child_ended, &while_waiting);
-	handle_signal(SIGCHLD, on_child);
-
-	pid_t counter = fork();
-	if (counter == 0) {
-		handle_signal(SIGTERM, on_stop);
-		count_for_ever(interval_ms, panic_after);
-		_exit(0);
-	}
-	if (counter > 0)
-		watch_button(counter, &while_waiting);
-	return 1;
+	count_for_ever((long)kernel_argument("holdfast.interval_ms=", 200),
+		       kernel_argument("holdfast.panic_after=", 0));
 }

@@ -4,6 +4,7 @@ import { Command } from '@commander-js/extra-typings';
 import { initCluster } from '../daemon/cluster-init.ts';
 import { builtInGuestSettings } from './built-in-guest.ts';
 import type { OpenSession } from './command.ts';
+import { nextSteps, writeHostContext } from './new-host.ts';
 import { clusterText } from './tables.ts';
 
 export function clusterCommands(open: OpenSession): Command {
@@ -28,11 +29,10 @@ export function clusterCommands(open: OpenSession): Command {
         haAddress,
         settings: builtInGuestSettings(),
       });
+      const files = await writeHostContext(made);
       session.print(
-        { cluster: made.cluster, host, config: made.configFile },
-        () =>
-          `The cluster ${made.cluster} is made; its first host is ${host}.\n` +
-          `Start it with: holdfast host run --config ${made.configFile}\n`,
+        { cluster: made.cluster, host, ...files },
+        () => `The cluster ${made.cluster} is made; its first host is ${host}.\n${nextSteps(files)}`,
       );
     });
 

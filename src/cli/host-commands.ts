@@ -6,6 +6,7 @@ import { joinCluster } from '../daemon/cluster-init.ts';
 import { builtInGuestSettings } from './built-in-guest.ts';
 import type { OpenSession } from './command.ts';
 import { UsageError } from './failure.ts';
+import { nextSteps, writeHostContext } from './new-host.ts';
 import { hostTable } from './tables.ts';
 
 export function hostCommands(open: OpenSession): Command {
@@ -52,11 +53,10 @@ export function hostCommands(open: OpenSession): Command {
         settings: builtInGuestSettings(),
       });
       const made = await session.during('joining the cluster', work);
+      const files = await writeHostContext(made);
       session.print(
-        { cluster: made.cluster, host: name, config: made.configFile },
-        () =>
-          `${name} has joined the cluster ${made.cluster}.\n` +
-          `Start it with: holdfast host run --config ${made.configFile}\n`,
+        { cluster: made.cluster, host: name, ...files },
+        () => `${name} has joined the cluster ${made.cluster}.\n${nextSteps(files)}`,
       );
     });
 

@@ -235,6 +235,7 @@ export function createLocks(options: {
       return;
     }
     holder.drop(vm);
+    adoptions.delete(vm);
     releases.set(vm, { epoch, protection });
     if (directory.namespace(vm) === null) {
       throw new HoldfastError('inaccessible', `VM ${vm} is not known on ${self} at present`);

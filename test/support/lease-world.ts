@@ -11,6 +11,7 @@ import {
   incarnation,
   type VmId,
 } from '../../src/model/ids.ts';
+import type { JsonValue } from '../../src/model/json.ts';
 import { timings } from '../../src/model/limits.ts';
 import type { NamespaceRecord } from '../../src/model/record.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
@@ -185,7 +186,10 @@ export class LeaseHost {
       random,
       timings,
       incarnation: incarnation(1_000_000 + this.#runs),
-      onCommitted: () => {},
+      onCommitted: (record, ballot) => {
+        const entries = [{ record, ballot }] as unknown as JsonValue;
+        for (const host of peer.connected()) peer.send(host, 'directory.announce', entries);
+      },
     });
     this.#world.note(`${this.name} takes it rudely`);
     this.#during(async () => {

@@ -247,12 +247,13 @@ class AttachedFile implements DiskFile {
     const operation = { kind: 'write', file: this.#name, offset, bytes: bytes.length } as const;
     if (this.#device.isOff) return;
     const admitted = this.#device.admitWrite(this.#file, offset, bytes.length);
-    const change: Change = {
-      kind: 'write',
+    const change = {
+      kind: 'write' as const,
       offset,
       bytes: bytes.slice(0, admitted),
-      state: 'flying',
+      state: 'flying' as ChangeState,
     };
+    for (const older of this.#file.changes) overwrite(older, change);
     this.#file.changes.push(change);
     this.#file.content = apply(this.#file.content, change);
     this.#device.perform(this.#run, operation, (error) => {
@@ -304,6 +305,22 @@ function apply(content: Uint8Array, change: Change): Uint8Array {
   if (target !== content) target.set(content);
   target.set(change.bytes, change.offset);
   return target;
+}
+
+/** What a sync failed on stays in the cache as it reads, and must not come back over what was
+ * written there since. */
+function overwrite(
+  older: Change,
+  newer: { readonly offset: number; readonly bytes: Uint8Array },
+): void {
+  if (older.kind !== 'write' || older.state !== 'doomed') return;
+  const from = Math.max(older.offset, newer.offset);
+  const to = Math.min(older.offset + older.bytes.length, newer.offset + newer.bytes.length);
+  if (from >= to) return;
+  older.bytes.set(
+    newer.bytes.subarray(from - newer.offset, to - newer.offset),
+    from - older.offset,
+  );
 }
 
 function replay(base: Uint8Array, changes: readonly Change[]): Uint8Array {

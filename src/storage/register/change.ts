@@ -248,6 +248,15 @@ export class Change {
     const nextBallot = this.#context.newBallot();
     const voters = this.#voters;
     const needed = majority(voters.length);
+    if (voters.filter((voter) => this.#context.isConnected(voter)).length < needed) {
+      // It could not be chosen now: better not to leave it with a few.
+      const tally = emptyTally(0);
+      for (const voter of voters) {
+        if (this.#context.isConnected(voter)) continue;
+        tally.silent.push({ voter, definite: true, reason: 'not connected' });
+      }
+      return this.#noMajority(tally);
+    }
     this.#writing = writes;
     this.#context.remember(object, null);
     this.#broadcast(

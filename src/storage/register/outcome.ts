@@ -63,6 +63,7 @@ export interface ChangeContext {
   newBallot(): Ballot;
   /** Later ballots of this host will be above this one. */
   saw(ballot: Ballot | null): void;
+  isConnected(voter: Voter): boolean;
   ask(
     voter: Voter,
     type: 'register.prepare' | 'register.accept',

@@ -109,6 +109,11 @@ class Bench {
     onCommitted: (what) => this.committed.push((what as NamespaceRecord).name),
   });
 
+  constructor() {
+    // Above all ballots that the voters' answers show: lower ones they would have refused.
+    this.proposer.saw(ballot(20));
+  }
+
   change(decide: Decide, options: ChangeOptions = {}): void {
     this.proposer.change({ object, voters }, decide, options, (outcome) =>
       this.outcomes.push(outcome),
@@ -279,7 +284,7 @@ describe('a refusal', () => {
     });
     const x = promised(ballot(4), record('x'), true);
     bench.answer('prepare', { 1: x, 2: x });
-    const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(9) };
+    const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(39) };
     bench.answer('accept', { 3: accepted, 1: outbid, 2: outbid });
     bench.answer('prepare', { 1: x, 2: x });
     expect(bench.ends()).toEqual([]);
@@ -291,7 +296,7 @@ describe('a refusal', () => {
 
 describe('an outcome that was not heard', () => {
   const x = promised(ballot(4), record('x'), true);
-  const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(9) };
+  const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(39) };
 
   function halfWay(): { bench: Bench; first: AcceptRequest } {
     const bench = new Bench();
@@ -304,10 +309,10 @@ describe('an outcome that was not heard', () => {
   it('is found in the history, also below somebody else’s change', () => {
     const { bench, first } = halfWay();
     const found = {
-      ...promised(ballot(12), record('xab')),
-      history: [ballot(12), ...first.history],
+      ...promised(ballot(42), record('xab')),
+      history: [ballot(42), ...first.history],
     };
-    bench.answer('prepare', { 1: found as AcceptorAnswer, 2: x });
+    bench.answer('prepare', { 1: found, 2: x });
     const accept = bench.answer('accept', { 1: accepted, 2: accepted });
     expect(accept.record).toMatchObject({ name: 'xab' });
     expect(bench.ends()).toEqual(['committed xa']);
@@ -316,16 +321,17 @@ describe('an outcome that was not heard', () => {
 
   it('is excluded by a history without it: then the change is made anew', () => {
     const { bench } = halfWay();
-    const found = { ...promised(ballot(12), record('xb')), history: [ballot(12), ballot(4)] };
-    bench.answer('prepare', { 1: found as AcceptorAnswer, 2: x });
+    const found = { ...promised(ballot(42), record('xb')), history: [ballot(42), ballot(4)] };
+    bench.answer('prepare', { 1: found, 2: x });
     bench.answer('accept', { 1: accepted, 2: accepted });
     expect(bench.ends()).toEqual(['committed xba']);
   });
 
   it('stays unknown where the history does not reach back', () => {
     const { bench } = halfWay();
-    const found = { ...promised(ballot(12), record('xb')), history: [ballot(12), ballot(11)] };
-    bench.answer('prepare', { 1: found as AcceptorAnswer, 2: x });
+    const found = { ...promised(ballot(42), record('xb')), history: [ballot(42), ballot(41)] };
+    bench.answer('prepare', { 1: found, 2: x });
+    bench.clock.advance(100);
     expect(bench.ends()).toEqual(['outcome-unknown']);
   });
 

@@ -75,6 +75,7 @@ export function createProposer(options: {
       return { counter, host: peer.self, incarnation: incarnation as Incarnation };
     },
     saw,
+    isConnected: (voter) => peer.isConnected(voter.host),
     ask(voter, type, body, done) {
       if (!peer.isConnected(voter.host)) {
         // Nothing was sent, so nothing can have been done: as good as a refusal.
@@ -85,7 +86,7 @@ export function createProposer(options: {
       peer.request(
         voter.host,
         type,
-        body as unknown as JsonValue,
+        body as JsonValue,
         noPayload,
         timings.registerTimeoutMs,
         (error, answer) => done(error, answer as unknown as AcceptorAnswer),

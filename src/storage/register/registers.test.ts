@@ -244,18 +244,18 @@ describe('the register is linearizable', () => {
     // The faults left enough to be checked.
     expect(outcomes.get('committed')).toBeGreaterThan(1000);
     expect(outcomes.get('outcome-unknown')).toBeGreaterThan(10);
-  });
+  }, 120_000);
 
   it('with a journal that is compacted all the time', async () => {
     const bounds = { checkpointBytes: 4096, checkpointFactor: 1, batchBytes: 2048 };
     for (let seed = 2000; seed < 2040; seed += 1) {
       expect((await live({ seed, bounds })).problem, `seed ${seed}`).toBe(null);
     }
-  });
+  }, 120_000);
 
   it('with five voters', async () => {
     for (let seed = 3000; seed < 3040; seed += 1) {
       expect((await live({ seed, voters: 5 })).problem, `seed ${seed}`).toBe(null);
     }
-  });
+  }, 120_000);
 });
