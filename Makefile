@@ -11,7 +11,7 @@ build: dist/.built dist/qemu/guard ## compile the program into dist/
 
 setup: packages-test node_modules/.stamp ## Debian packages and npm packages, for everything
 
-demo: build guest ## the main job on real parts; ARGS="--hosts 3 --vms 2"
+demo: packages build guest ## the main job on real parts; ARGS="--hosts 3 --vms 2"
 	@bin/holdfast demo $(ARGS)
 
 test: ## every check and every test
@@ -40,7 +40,7 @@ packages-test:
 
 node_modules/.stamp: package-lock.json
 	@echo 'installing npm packages'
-	@npm ci --loglevel=error
+	@npm ci --loglevel=error --no-update-notifier
 	@touch $@
 
 # A second Node to run the unit tests on. It lies apart from the other packages, because a package
@@ -48,7 +48,7 @@ node_modules/.stamp: package-lock.json
 node24: test/node24/node_modules/.stamp
 test/node24/node_modules/.stamp: test/node24/package-lock.json
 	@echo 'installing Node 24 for the tests'
-	@npm ci --loglevel=error --prefix test/node24
+	@npm ci --loglevel=error --no-update-notifier --prefix test/node24
 	@touch $@
 
 dist/.built: $(SOURCES) tsconfig.json tsconfig.build.json node_modules/.stamp
