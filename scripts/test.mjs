@@ -29,7 +29,7 @@ const steps = [
   // A lock file that `npm ci` refuses stays unseen where the packages are already installed.
   { name: 'lock file', runs: 'check', command: ['npm', 'ci', '--dry-run', '--loglevel=error'] },
   check('format', '@biomejs/biome/bin/biome', 'ci', '--colors=off', '--reporter=summary', '.'),
-  check('lint', 'oxlint/bin/oxlint'),
+  check('lint', 'oxlint/bin/oxlint', '--format=unix'),
   check('types', 'typescript/bin/tsc', '-p', 'tsconfig.json', '--noEmit'),
   check(
     'import rules',
@@ -75,6 +75,9 @@ function check(name, program, ...options) {
   return { name, runs: 'check', needs: ['npm packages'], command };
 }
 
+// Colours for people only: a log of continuous integration is read as plain text.
+const environment = { ...process.env, ...(process.stdout.isTTY ? {} : { NO_COLOR: '1' }) };
+
 /** The process group of the running step: a step that is cut off leaves nothing behind. */
 let running = 0;
 for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
@@ -103,7 +106,11 @@ function run(command, show, limitMs) {
   return new Promise((resolve) => {
     const [program = '', ...options] = command;
     let output = '';
-    const child = spawn(program, options, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(program, options, {
+      detached: true,
+      env: environment,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     running = child.pid ?? 0;
     const limit = setTimeout(() => {
       output += `\nnot done after ${limitMs / MINUTE_MS} minutes\n`;

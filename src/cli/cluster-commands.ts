@@ -32,7 +32,8 @@ export function clusterCommands(open: OpenSession): Command {
       const files = await writeHostContext(made);
       session.print(
         { cluster: made.cluster, host, ...files },
-        () => `The cluster ${made.cluster} is made; its first host is ${host}.\n${nextSteps(files)}`,
+        () =>
+          `The cluster ${made.cluster} is made; its first host is ${host}.\n${nextSteps(files)}`,
       );
     });
 

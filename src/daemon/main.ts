@@ -12,11 +12,11 @@ import { openMembers, readMembers } from '../platform/members.ts';
 import { createRandom } from '../platform/random.ts';
 import { createStreams } from '../platform/streams.ts';
 import { createTlsTransport } from '../platform/tls-transport.ts';
-import type { BootImage } from '../qemu/command-line.ts';
-import { createQemuDriver } from '../qemu/driver.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { GuestDriver } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
+import type { BootImage } from '../qemu/command-line.ts';
+import { createQemuDriver } from '../qemu/driver.ts';
 import { type HostConfig, readConfig, statePaths } from './config.ts';
 import { createJoinTokens } from './join-tokens.ts';
 import { serveUntilStopped } from './serve.ts';
@@ -54,7 +54,16 @@ export async function runDaemon(configFile: string): Promise<void> {
     await storageNetwork.listen();
     await haNetwork.listen();
     const guests = await openGuests(config, clock, log);
-    const ports = { clock, random, log, storageNetwork, haNetwork, disk, streams: createStreams(), guests };
+    const ports = {
+      clock,
+      random,
+      log,
+      storageNetwork,
+      haNetwork,
+      disk,
+      streams: createStreams(),
+      guests,
+    };
     host = await createHost(ports, {
       cluster: config.cluster,
       name: config.name,

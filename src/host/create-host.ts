@@ -3,14 +3,14 @@
 // virtual time.
 
 import { createHa } from '../ha/ha.ts';
-import type { HostId, VmId } from '../model/ids.ts';
-import type { Timings } from '../model/limits.ts';
-import { createPeer } from '../peer/peer.ts';
-import type { HostPorts } from '../ports/ports.ts';
 import type { Manager } from '../manager/api.ts';
 import { createEventLog } from '../manager/event-log.ts';
 import { createManager } from '../manager/manager.ts';
 import { createRunner } from '../manager/runner.ts';
+import type { HostId, VmId } from '../model/ids.ts';
+import type { Timings } from '../model/limits.ts';
+import { createPeer } from '../peer/peer.ts';
+import type { HostPorts } from '../ports/ports.ts';
 import { createStore } from '../storage/store.ts';
 import { type MemberList, shareMembers } from './members.ts';
 

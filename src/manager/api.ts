@@ -56,7 +56,10 @@ export interface VmRequest {
   readonly name: string;
   readonly cpus?: number;
   readonly memoryBytes: number;
-  readonly disks: readonly { readonly sizeBytes: number; readonly policy?: string | StoragePolicy }[];
+  readonly disks: readonly {
+    readonly sizeBytes: number;
+    readonly policy?: string | StoragePolicy;
+  }[];
   readonly policy?: string | StoragePolicy;
   readonly boot?: string;
   readonly protected?: boolean;

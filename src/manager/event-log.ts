@@ -7,7 +7,11 @@ import type { Log } from '../ports/log.ts';
 
 const kept = 2000;
 
-export type Emit = (type: EventType, text: string, vm?: { readonly vm: VmId; readonly name: string }) => void;
+export type Emit = (
+  type: EventType,
+  text: string,
+  vm?: { readonly vm: VmId; readonly name: string },
+) => void;
 
 export interface EventLog {
   readonly emit: Emit;

@@ -95,7 +95,11 @@ export function createManager(options: {
 
   function hostInfo(known: HaHostView, store: StorageHostView | undefined): HostInfo {
     const storageState =
-      store?.store === 'failed' ? 'failed' : store?.reachable === true ? 'reachable' : 'unreachable';
+      store?.store === 'failed'
+        ? 'failed'
+        : store?.reachable === true
+          ? 'reachable'
+          : 'unreachable';
     return {
       name: known.host,
       state: known.state,
@@ -138,7 +142,10 @@ export function createManager(options: {
     const view = find(nameOrId);
     const at = running(view.vm);
     if (at !== null) {
-      throw new HoldfastError('already-running', `VM ${view.name} is ${at.guest.state} on ${at.host}`);
+      throw new HoldfastError(
+        'already-running',
+        `VM ${view.name} is ${at.guest.state} on ${at.host}`,
+      );
     }
     if (!view.accessible.accessible) {
       throw new HoldfastError('inaccessible', `VM ${view.name}: ${view.accessible.text}`);
@@ -171,7 +178,10 @@ export function createManager(options: {
   function notRunning(view: VmView): HoldfastError {
     const { holder } = view.lock;
     return powerOf(view, null) === 'unknown'
-      ? new HoldfastError('unreachable', `VM ${view.name} was last run by ${holder}, which is not heard`)
+      ? new HoldfastError(
+          'unreachable',
+          `VM ${view.name} was last run by ${holder}, which is not heard`,
+        )
       : new HoldfastError('not-running', `VM ${view.name} does not run`);
   }
 
@@ -182,7 +192,11 @@ export function createManager(options: {
   return {
     status,
     hosts,
-    vms: () => storage.vms().map(info).sort((a, b) => (a.name < b.name ? -1 : 1)),
+    vms: () =>
+      storage
+        .vms()
+        .map(info)
+        .sort((a, b) => (a.name < b.name ? -1 : 1)),
     vm(nameOrId): VmDetail {
       const view = find(nameOrId);
       return { ...info(view), objects: storage.objects(view.vm) };
@@ -213,9 +227,15 @@ function isHeard(host: HaHostView): boolean {
 function toSpec(request: VmRequest): VmSpec {
   const within = (key: string, value: number, min: number, max: number) => {
     if (Number.isInteger(value) && value >= min && value <= max) return;
-    throw new HoldfastError('bad-request', `${key}: expected a whole number from ${min} to ${max}, found ${value}`);
+    throw new HoldfastError(
+      'bad-request',
+      `${key}: expected a whole number from ${min} to ${max}, found ${value}`,
+    );
   };
-  if (!/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(request.name) || request.name.length > limits.maxNameLength) {
+  if (
+    !/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(request.name) ||
+    request.name.length > limits.maxNameLength
+  ) {
     throw new HoldfastError(
       'bad-request',
       `name: expected 1 to ${limits.maxNameLength} lower-case letters, digits and inner hyphens, found "${request.name}"`,
@@ -232,7 +252,8 @@ function toSpec(request: VmRequest): VmSpec {
     boot: request.boot ?? 'counter',
     disks: request.disks.map((disk, index) => {
       within(`disks[${index}].sizeBytes`, disk.sizeBytes, limits.minDiskBytes, limits.maxDiskBytes);
-      const policy = disk.policy === undefined ? common : resolvePolicy(`disks[${index}].policy`, disk.policy);
+      const policy =
+        disk.policy === undefined ? common : resolvePolicy(`disks[${index}].policy`, disk.policy);
       return {
         name: `disk${index}`,
         sizeBytes: Math.ceil(disk.sizeBytes / limits.blockBytes) * limits.blockBytes,
@@ -245,10 +266,14 @@ function toSpec(request: VmRequest): VmSpec {
 }
 
 function resolvePolicy(key: string, policy: string | StoragePolicy = 'default'): StoragePolicy {
-  const found = typeof policy === 'string' ? builtInPolicies[policy] : policy;
-  if (found === undefined) {
-    const known = Object.entries(builtInPolicies).map(([name, one]) => `${name} (${hostsNeeded(one)} hosts)`);
-    throw new HoldfastError('bad-request', `${key}: there is no policy "${String(policy)}"; known: ${known.join(', ')}`);
-  }
-  return found;
+  if (typeof policy !== 'string') return policy;
+  const found = Object.hasOwn(builtInPolicies, policy) ? builtInPolicies[policy] : undefined;
+  if (found !== undefined) return found;
+  const known = Object.entries(builtInPolicies).map(
+    ([name, one]) => `${name} (${hostsNeeded(one)} hosts)`,
+  );
+  throw new HoldfastError(
+    'bad-request',
+    `${key}: there is no policy "${policy}"; known: ${known.join(', ')}`,
+  );
 }

@@ -86,7 +86,8 @@ export function createRunner(options: {
   function assertStartable(vm: VmId): VmView {
     const view = storage.vm(vm);
     if (view === null) throw new HoldfastError('unknown-vm', `VM ${vm} is not known here`);
-    if (entries.has(vm)) throw new HoldfastError('already-running', `VM ${view.name} runs here already`);
+    if (entries.has(vm))
+      throw new HoldfastError('already-running', `VM ${view.name} runs here already`);
     if (view.lifecycle !== 'ready') {
       throw new HoldfastError('conflict', `VM ${view.name} is ${view.lifecycle}`);
     }
@@ -116,7 +117,10 @@ export function createRunner(options: {
       entry.disks = await openDisks(entry, false);
       const deadlineMs = storage.leaseDeadline(vm);
       if (deadlineMs === null) {
-        throw new HoldfastError('inaccessible', `VM ${view.name}: its lease lapsed while it was started`);
+        throw new HoldfastError(
+          'inaccessible',
+          `VM ${view.name}: its lease lapsed while it was started`,
+        );
       }
       const guest = await guests.start({
         vm,
@@ -208,7 +212,11 @@ export function createRunner(options: {
       guestRuns,
       onWritesLost: () =>
         step(entry, 'reset', async () => {
-          emit('vm.exited', `VM ${entry.name} is reset: acknowledged writes that it had not flushed are lost`, entry);
+          emit(
+            'vm.exited',
+            `VM ${entry.name} is reset: acknowledged writes that it had not flushed are lost`,
+            entry,
+          );
           await entry.guest?.reset();
         }),
     });
@@ -241,7 +249,11 @@ export function createRunner(options: {
         crashed(entry);
         return;
       case 'ioError':
-        emit('vm.exited', `VM ${entry.name} stopped after an error of ${event.disk}: ${event.detail}`, entry);
+        emit(
+          'vm.exited',
+          `VM ${entry.name} stopped after an error of ${event.disk}: ${event.detail}`,
+          entry,
+        );
         crashed(entry);
         return;
       case 'exited':
@@ -376,7 +388,9 @@ export function createRunner(options: {
       if (entry === undefined) return;
       // Not queued: standing still must not wait for anything else.
       pause(entry).catch((error: unknown) => {
-        log.error(`${entry.name} could not be paused; its guard will do it: ${String(error)}`, { vm });
+        log.error(`${entry.name} could not be paused; its guard will do it: ${String(error)}`, {
+          vm,
+        });
       });
     },
     regained(vm, deadlineMs) {
@@ -404,7 +418,10 @@ export function createRunner(options: {
       }
       entry.state = guest.state;
       entry.reopening = true;
-      log.info(`found the guest of ${guest.name} (${guest.state})`, { vm: guest.vm, epoch: guest.epoch });
+      log.info(`found the guest of ${guest.name} (${guest.state})`, {
+        vm: guest.vm,
+        epoch: guest.epoch,
+      });
       storage.adopt(guest.vm, guest.epoch);
       options.onPoweredOn(guest.vm, guest.epoch);
     }
@@ -434,7 +451,8 @@ export function createRunner(options: {
     async detach() {
       detached = true;
       for (const entry of entries.values()) entry.guest?.detach();
-      await Promise.allSettled([...entries.values()].map((entry) => entry.disks?.close()));
+      const disks = [...entries.values()].flatMap((entry) => entry.disks ?? []);
+      await Promise.allSettled(disks.map((one) => one.close()));
     },
   };
 }

@@ -47,7 +47,10 @@ export function isError(error: unknown, code: ErrorCode): error is HoldfastError
 }
 
 /** The error as it is, or wrapped: what is thrown inside is always a HoldfastError. */
-export function asHoldfastError(error: unknown, otherwise: ErrorCode = 'disk-error'): HoldfastError {
+export function asHoldfastError(
+  error: unknown,
+  otherwise: ErrorCode = 'disk-error',
+): HoldfastError {
   if (error instanceof HoldfastError) return error;
   const text = error instanceof Error ? error.message : String(error);
   return new HoldfastError(otherwise, text, { cause: error });

@@ -79,7 +79,12 @@ export function createPeer(options: {
     return transport.send(to, encodeFrame(frame));
   }
 
-  function settle(requestId: number, error: HoldfastError | null, body: JsonValue, payload: Uint8Array) {
+  function settle(
+    requestId: number,
+    error: HoldfastError | null,
+    body: JsonValue,
+    payload: Uint8Array,
+  ) {
     const request = pending.get(requestId);
     if (request === undefined) return; // timed out before
     pending.delete(requestId);
@@ -103,7 +108,9 @@ export function createPeer(options: {
     try {
       handler(from, frame.body, frame.payload, reply);
     } catch (error) {
-      log.error(`${frame.type} from ${from} failed: ${String(error)}`, { network: options.network });
+      log.error(`${frame.type} from ${from} failed: ${String(error)}`, {
+        network: options.network,
+      });
       reply.fail(asHoldfastError(error, 'bad-request'));
     }
   }
@@ -178,7 +185,9 @@ export function createPeer(options: {
           try {
             frame = decodeFrame(bytes);
           } catch (error) {
-            log.warn(`dropped a frame from ${from}: ${String(error)}`, { network: options.network });
+            log.warn(`dropped a frame from ${from}: ${String(error)}`, {
+              network: options.network,
+            });
             return;
           }
           receive(from, frame);

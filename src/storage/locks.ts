@@ -74,8 +74,14 @@ export function createLocks(options: {
       return;
     }
     adoptions.delete(vm);
+    hold(record, epoch);
+  }
+
+  function hold(record: NamespaceRecord, epoch: Epoch): void {
+    // The release of an earlier lock may still be due: it is void now, and must not end this one.
+    releases.delete(record.vm);
     holder.hold(
-      vm,
+      record.vm,
       record.id,
       epoch,
       record.voters.map((one) => one.host),
@@ -188,12 +194,7 @@ export function createLocks(options: {
 
   /** Resolves when the lease of a lock just taken is valid. */
   function leased(record: NamespaceRecord, epoch: Epoch): Promise<void> {
-    holder.hold(
-      record.vm,
-      record.id,
-      epoch,
-      record.voters.map((one) => one.host),
-    );
+    hold(record, epoch);
     const until = clock.now() + options.timings.changeTimeoutMs;
     return new Promise((resolve, reject) => {
       const look = () => {
@@ -322,7 +323,7 @@ export function createLocks(options: {
   };
 }
 
-export function withProtection(record: NamespaceRecord, protection: JsonValue): NamespaceRecord {
+function withProtection(record: NamespaceRecord, protection: JsonValue): NamespaceRecord {
   return withMetadata(record, haService, protectionKey, protection);
 }
 

@@ -3,12 +3,9 @@
 
 import { HoldfastError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
-import type { Epoch, HostId, VmId } from '../model/ids.ts';
-import { incarnation as asIncarnation } from '../model/ids.ts';
+import { incarnation as asIncarnation, type Epoch, type HostId, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits, type Timings } from '../model/limits.ts';
-import { components, type DiskRecord, type NamespaceRecord } from '../model/record.ts';
-import type { VmSpec } from '../model/vm.ts';
 import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -16,37 +13,20 @@ import type { LocalDisk } from '../ports/disk.ts';
 import type { Log } from '../ports/log.ts';
 import type { Random } from '../ports/random.ts';
 import type { Streams } from '../ports/streams.ts';
-import type {
-  ComponentState,
-  LeaseEvents,
-  ObjectView,
-  OpenDisks,
-  OpenDisksOptions,
-  Storage,
-  StorageHostView,
-  VmView,
-} from './api.ts';
-import {
-  dataHosts,
-  objectAccessibility,
-  type StoreReachable,
-  vmAccessibility,
-} from './directory/accessibility.ts';
+import type { Storage } from './api.ts';
 import { createDirectory, type DirectoryEntry } from './directory/directory.ts';
 import { createDirectorySync } from './directory/sync.ts';
 import { createComponentStore } from './disk/component-store.ts';
-import { type OpenDisk, openDisk } from './disk/disk.ts';
-import type { Gate } from './disk/mirror.ts';
 import { type Journal, openJournal } from './journal/journal.ts';
 import { createHeartbeats, type Heartbeats } from './lease/heartbeat.ts';
 import { createLeaseHolder } from './lease/holder.ts';
 import type { ConfirmAnswer, ConfirmRequest, StoreReport } from './lease/messages.ts';
 import { createLeaseVoter } from './lease/voter.ts';
 import { createLocks, withMetadata } from './locks.ts';
-import { serveNbd } from './nbd/server.ts';
-import type { PlacementHost } from './placement/placement.ts';
 import { createRecords } from './records.ts';
 import { createRegisters } from './register/registers.ts';
+import { createServedDisks } from './served-disks.ts';
+import { createViews } from './views.ts';
 import { createVmObjects } from './vm-objects.ts';
 import { watchVms } from './watches.ts';
 
@@ -132,7 +112,6 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     );
   }
 
-  let heartbeats: Heartbeats;
   const voter = createLeaseVoter({
     clock,
     incarnation,
@@ -148,7 +127,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     repair: (vm, epoch) => locks.repair(vm, epoch),
     beatNow: () => heartbeats.beatNow(),
   });
-  heartbeats = createHeartbeats({
+  const heartbeats: Heartbeats = createHeartbeats({
     peer,
     clock,
     timings,
@@ -191,6 +170,26 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     voter,
     accepted: (object) => registers.accepted(object)?.record ?? null,
   });
+  const disks = createServedDisks({
+    peer,
+    clock,
+    log,
+    timings,
+    streams: options.streams,
+    directory,
+    records,
+    holder,
+    heartbeats,
+    socketPath: options.socketPath,
+    emit,
+  });
+  const views = createViews({
+    self,
+    directory,
+    heartbeats,
+    members: options.members,
+    isResyncing: disks.isResyncing,
+  });
   const componentStore = createComponentStore({
     peer,
     disk: options.disk,
@@ -209,13 +208,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     records,
     locks,
     holder,
-    placementHosts,
+    placementHosts: views.placementHosts,
     isReachable: (host) => heartbeats.isReachable(host),
   });
-  const watches = watchVms({ clock, directory, heartbeats, accessibility });
-  const openDisksOf = new Map<VmId, OpenDisk[]>();
-  const gateWaiting = new Map<VmId, (() => void)[]>();
-
+  const watches = watchVms({ clock, directory, heartbeats, accessibility: views.accessibility });
   directory.onChange((record, previous) => {
     if (record.kind === 'tombstone' && previous?.kind !== 'namespace') {
       componentStore.objectDeleted(record.id);
@@ -258,175 +254,6 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     );
   }
 
-  holder.onLease({
-    extended: openGate,
-    lapsed: () => undefined,
-    regained: openGate,
-    lost: (vm) => gateWaiting.delete(vm),
-  });
-
-  function openGate(vm: VmId): void {
-    const waiting = gateWaiting.get(vm);
-    gateWaiting.delete(vm);
-    for (const proceed of waiting ?? []) proceed();
-  }
-
-  function gateOf(vm: VmId): Gate {
-    const gate: Gate = {
-      isOpen: () => holder.deadline(vm) !== null,
-      pass(proceed) {
-        if (gate.isOpen()) return proceed();
-        const waiting = gateWaiting.get(vm) ?? [];
-        waiting.push(() => gate.pass(proceed));
-        gateWaiting.set(vm, waiting);
-      },
-    };
-    return gate;
-  }
-
-  const reachable: StoreReachable = (host, store) => {
-    const heard = heartbeats.heard(host);
-    return (
-      heard !== null &&
-      heartbeats.isReachable(host) &&
-      heard.store.problem === null &&
-      heard.store.id === store
-    );
-  };
-
-  function accessibility(record: NamespaceRecord) {
-    return vmAccessibility(directory, record, reachable);
-  }
-
-  function placementHosts(): PlacementHost[] {
-    return options.members().flatMap(({ host, kind }) => {
-      const heard = heartbeats.heard(host);
-      if (heard === null || heard.store.id === null || heard.store.problem !== null) return [];
-      if (!heartbeats.isReachable(host)) return [];
-      return [{ host, kind, store: heard.store.id, freeBytes: heard.store.freeBytes }];
-    });
-  }
-
-  function disksOf(record: NamespaceRecord): DiskRecord[] {
-    return record.disks.flatMap((object) => directory.disk(object) ?? []);
-  }
-
-  function view(record: NamespaceRecord): VmView {
-    return {
-      vm: record.vm,
-      name: record.name,
-      spec: JSON.parse(record.files['vm.json'] ?? '{}') as VmSpec,
-      lifecycle: record.lifecycle,
-      lock: record.lock,
-      accessible: accessibility(record),
-      dataHosts: dataHosts(disksOf(record)),
-    };
-  }
-
-  function objectView(record: NamespaceRecord | DiskRecord): ObjectView {
-    const resyncing = (openDisksOf.get(record.vm) ?? [])
-      .find((disk) => disk.object === record.id)
-      ?.resyncing();
-    return {
-      object: record.id,
-      vm: record.vm,
-      kind: record.kind,
-      name: record.name,
-      sizeBytes: record.kind === 'disk' ? record.sizeBytes : 0,
-      policy: record.policy,
-      accessible: objectAccessibility(record, reachable),
-      voters: record.voters.map((one) => one.host),
-      components:
-        record.kind === 'namespace'
-          ? []
-          : components(record.blueprint).map((component) => {
-              const mirror = record.blueprint.mirrors.findIndex((one) =>
-                one.stripes.includes(component),
-              );
-              const state: ComponentState = !reachable(component.host, component.store)
-                ? 'absent'
-                : record.inSync.includes(component.id)
-                  ? 'active'
-                  : resyncing?.has(component.id)
-                    ? 'resyncing'
-                    : 'stale';
-              return {
-                component: component.id,
-                host: component.host,
-                mirror,
-                stripe: record.blueprint.mirrors[mirror]?.stripes.indexOf(component) ?? 0,
-                state,
-              };
-            }),
-    };
-  }
-
-  function known(vm: VmId): NamespaceRecord {
-    const record = directory.namespace(vm);
-    if (record === null) throw new HoldfastError('unknown-vm', `VM ${vm} is not known on ${self}`);
-    return record;
-  }
-
-  async function openDisks(vm: VmId, wanted: OpenDisksOptions): Promise<OpenDisks> {
-    const record = known(vm);
-    const name = { vm, name: record.name };
-    const open: {
-      disk: OpenDisk;
-      server: { close(): Promise<void> };
-      name: string;
-      socket: string;
-    }[] = [];
-    const close = async () => {
-      openDisksOf.delete(vm);
-      for (const { server, disk } of open) {
-        await server.close();
-        await disk.close();
-      }
-    };
-    let resetAsked = false;
-    try {
-      for (const object of record.disks) {
-        const disk = await openDisk({
-          object,
-          epoch: wanted.epoch,
-          guestRuns: wanted.guestRuns,
-          onWritesLost: () => {
-            if (resetAsked) return;
-            resetAsked = true;
-            wanted.onWritesLost();
-          },
-          onFenced: () => holder.lost(vm),
-          onEvent: (type, text) => emit(`storage.${type}`, `VM ${record.name}: ${text}`, name),
-          gate: gateOf(vm),
-          change: (id, change) => records.changeDisk(id, change),
-          isReachable: (host) => heartbeats.isReachable(host),
-          peer,
-          clock,
-          timings,
-          log,
-        });
-        const diskName = directory.disk(object)?.name ?? 'disk';
-        const socket = options.socketPath(vm, diskName);
-        const server = await serveNbd({
-          streams: options.streams,
-          path: socket,
-          exportName: diskName,
-          device: disk,
-          log: log.child('nbd'),
-        });
-        open.push({ disk, server, name: diskName, socket });
-      }
-    } catch (error) {
-      await close();
-      throw error;
-    }
-    openDisksOf.set(
-      vm,
-      open.map(({ disk }) => disk),
-    );
-    return { disks: open.map(({ name: diskName, socket }) => ({ name: diskName, socket })), close };
-  }
-
   async function setMetadata(
     vm: VmId,
     service: string,
@@ -459,7 +286,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       const values = new Map<VmId, JsonValue>();
       for (const record of directory.namespaces()) {
         const value = record.metadata[service]?.[key];
-        if (value !== undefined && accessibility(record).accessible) values.set(record.vm, value);
+        if (value !== undefined && views.accessibility(record).accessible)
+          values.set(record.vm, value);
       }
       return { values, objectReads: 0 };
     },
@@ -473,7 +301,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
             hosts: [],
             text: `VM ${vm} is not known here`,
           } as const;
-          return [vm, record === null ? missing : accessibility(record)];
+          return [vm, record === null ? missing : views.accessibility(record)];
         }),
       ),
     watchAccessibility: watches.onAccessible,
@@ -483,30 +311,15 @@ export async function createStore(options: StoreOptions): Promise<Store> {
         .members()
         .map((member) => member.host)
         .filter((host) => heartbeats.isReachable(host)),
-    hosts: () =>
-      options.members().map(({ host }): StorageHostView => {
-        const heard = heartbeats.heard(host);
-        const storeProblem = heard?.store.problem ?? null;
-        return {
-          host,
-          reachable: heartbeats.isReachable(host),
-          store: heard === null ? 'unknown' : storeProblem === null ? 'ok' : 'failed',
-          ...(storeProblem === null ? {} : { problem: storeProblem }),
-          totalBytes: heard?.store.totalBytes ?? 0,
-          freeBytes: heard?.store.freeBytes ?? 0,
-        };
-      }),
-    vms: () => directory.namespaces().map(view),
+    hosts: views.hosts,
+    vms: () => directory.namespaces().map(views.vm),
     vm(vm) {
       const record = directory.namespace(vm);
-      return record === null ? null : view(record);
+      return record === null ? null : views.vm(record);
     },
-    objects(vm) {
-      const record = known(vm);
-      return [record, ...disksOf(record)].map(objectView);
-    },
+    objects: (vm) => views.objects(views.known(vm)),
     knowledge(vm) {
-      const record = known(vm);
+      const record = views.known(vm);
       const entries = [record.id, ...record.disks].flatMap((object) => directory.get(object) ?? []);
       return entries as unknown as JsonValue;
     },
@@ -520,8 +333,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     adopt: (vm, epoch) => locks.adopt(vm, epoch),
     unlock: (vm, epoch, protection) => locks.unlock(vm, epoch, protection),
     leaseDeadline: (vm) => holder.deadline(vm),
-    onLease: (events: LeaseEvents) => holder.onLease(events),
-    openDisks,
+    onLease: (events) => holder.onLease(events),
+    openDisks: async (vm, wanted) => disks.open(views.known(vm), wanted),
     start() {
       registers.start();
       heartbeats.start();

@@ -18,7 +18,9 @@ async function running(): Promise<{ here: Machine; other: Machine }> {
   cluster = new Cluster({ hosts: 3 });
   await cluster.start();
   const { manager } = cluster.machine('host-1');
-  await cluster.wait(manager.createVm({ name: 'web', memoryBytes: 96 * MiB, disks: [{ sizeBytes: 4 * MiB }] }));
+  await cluster.wait(
+    manager.createVm({ name: 'web', memoryBytes: 96 * MiB, disks: [{ sizeBytes: 4 * MiB }] }),
+  );
   const [here, other] = copies('host-1').map((copy) => cluster.machine(copy.host));
   await cluster.wait(manager.startVm('web', { on: hostId((here as Machine).name) }));
   await cluster.until(() => cluster.lastReport('web') >= 3, 10_000);
@@ -26,7 +28,10 @@ async function running(): Promise<{ here: Machine; other: Machine }> {
 }
 
 function copies(from: string) {
-  return cluster.machine(from).manager.vm('web').objects.flatMap((object) => object.components);
+  return cluster
+    .machine(from)
+    .manager.vm('web')
+    .objects.flatMap((object) => object.components);
 }
 
 async function goesOn(): Promise<void> {
@@ -45,7 +50,10 @@ describe('a full disk', () => {
     // A thin component: the file is there, its blocks are not.
     other.disk.fault = ({ kind, file }) =>
       kind === 'write' && file.endsWith('.data') ? new DiskError('full', 'no space left') : null;
-    await cluster.until(() => said(here, new RegExp(`copy on ${other.name} does not count`)), 20_000);
+    await cluster.until(
+      () => said(here, new RegExp(`copy on ${other.name} does not count`)),
+      20_000,
+    );
     expect(said(here, /full|space/i)).toBe(true);
     await goesOn();
     other.disk.fault = () => null;
@@ -56,13 +64,27 @@ describe('a full disk', () => {
 
   it('refuses a new VM and leaves nothing of it', async () => {
     const { here } = await running();
-    const used = cluster.machines.map((machine) => [...machine.disk.files.keys()].filter((name) => name.startsWith('components')).length);
-    for (const machine of cluster.machines) machine.disk.capacityBytes = machine.disk.usedBytes() + MiB;
+    const used = cluster.machines.map(
+      (machine) =>
+        [...machine.disk.files.keys()].filter((name) => name.startsWith('components')).length,
+    );
+    for (const machine of cluster.machines)
+      machine.disk.capacityBytes = machine.disk.usedBytes() + MiB;
     await cluster.clock.run(2000);
     const request = { name: 'big', memoryBytes: 96 * MiB, disks: [{ sizeBytes: 64 * MiB }] };
-    const answer = await cluster.wait(here.manager.createVm(request).then(() => 'made', (error: Error) => error.message));
+    const answer = await cluster.wait(
+      here.manager.createVm(request).then(
+        () => 'made',
+        (error: Error) => error.message,
+      ),
+    );
     expect(answer).toMatch(/free bytes are needed/);
-    expect(cluster.machines.map((machine) => [...machine.disk.files.keys()].filter((name) => name.startsWith('components')).length)).toEqual(used);
+    expect(
+      cluster.machines.map(
+        (machine) =>
+          [...machine.disk.files.keys()].filter((name) => name.startsWith('components')).length,
+      ),
+    ).toEqual(used);
     expect(here.manager.vms().map((vm) => vm.name)).toEqual(['web']);
   });
 });
@@ -105,7 +127,9 @@ describe('a journal', () => {
     await cluster.clock.run(5000);
     expect(copies(here.name).find((copy) => copy.host === other.name)?.state).toBe('absent');
     await goesOn();
-    const third = cluster.machines.find((machine) => machine !== here && machine !== other) as Machine;
+    const third = cluster.machines.find(
+      (machine) => machine !== here && machine !== other,
+    ) as Machine;
     third.killDaemon();
     await cluster.until(() => here.guest('web').state === 'paused', 10_000);
     expect(cluster.running('web')).toEqual([]);

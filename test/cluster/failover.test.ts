@@ -60,16 +60,19 @@ describe('a cluster of three hosts', () => {
     expect(seen.protection).toEqual({ status: 'protected' });
   });
 
-  it.each([1, 2, 3])('restarts a VM of a dead host with every acknowledged write (seed %i)', async (seed) => {
-    await clusterOf(3, seed);
-    await startVm('host-1');
-    const diedAt = cluster.clock.now();
-    cluster.machine('host-1').crash();
-    await runsElsewhere('web', hostId('host-1'), 30_000);
-    expect(cluster.clock.now() - diedAt).toBeLessThan(6000);
-    await goesOn();
-    allIsWell();
-  });
+  it.each([1, 2, 3])(
+    'restarts a VM of a dead host with every acknowledged write (seed %i)',
+    async (seed) => {
+      await clusterOf(3, seed);
+      await startVm('host-1');
+      const diedAt = cluster.clock.now();
+      cluster.machine('host-1').crash();
+      await runsElsewhere('web', hostId('host-1'), 30_000);
+      expect(cluster.clock.now() - diedAt).toBeLessThan(6000);
+      await goesOn();
+      allIsWell();
+    },
+  );
 
   it('restarts the VMs of the master, too', async () => {
     await clusterOf(3);
@@ -177,7 +180,10 @@ describe('a cluster of three hosts', () => {
     for (const machine of cluster.machines) machine.crash();
     await cluster.clock.run(5000);
     for (const machine of cluster.machines) await machine.boot();
-    await cluster.until(() => ['web', 'db'].every((name) => cluster.running(name).length === 1), 40_000);
+    await cluster.until(
+      () => ['web', 'db'].every((name) => cluster.running(name).length === 1),
+      40_000,
+    );
     await goesOn('web');
     await goesOn('db');
     allIsWell();
@@ -202,7 +208,10 @@ describe('a cluster of three hosts', () => {
     await cluster.until(() => cluster.running('web').length === 1, 20_000);
     await goesOn();
     const [host] = cluster.running('web');
-    cluster.machine(host as string).guest('web').onEvent({ type: 'panicked' });
+    cluster
+      .machine(host as string)
+      .guest('web')
+      .onEvent({ type: 'panicked' });
     await cluster.until(() => cluster.running('web').length === 0, 20_000);
     await cluster.until(() => cluster.running('web').length === 1, 30_000);
     await goesOn();
@@ -256,18 +265,27 @@ describe('bad requests', () => {
     const { manager } = cluster.machine('host-2');
     const request = { name: 'web', memoryBytes: 96 * MiB, disks: [{ sizeBytes: 4 * MiB }] };
     const refusal = (change: object) =>
-      cluster.wait(manager.createVm({ ...request, ...change }).then(() => 'made', (error: Error) => error.message));
+      cluster.wait(
+        manager.createVm({ ...request, ...change }).then(
+          () => 'made',
+          (error: Error) => error.message,
+        ),
+      );
     expect(await refusal({ policy: 'mirror-3' })).toMatch(/needs 5 hosts, and 3 can be reached/);
     expect(await refusal({ policy: 'gold' })).toMatch(/no policy "gold"/);
     expect(await refusal({ memoryBytes: -1 })).toMatch(/memoryBytes: expected/);
-    expect(await refusal({ disks: [{ sizeBytes: 2 ** 50 }] })).toMatch(/free bytes are needed|expected/);
+    expect(await refusal({ disks: [{ sizeBytes: 2 ** 50 }] })).toMatch(
+      /free bytes are needed|expected/,
+    );
     expect(await refusal({})).toBe('made');
     expect(await refusal({})).toMatch(/VM named web already/);
     await cluster.wait(manager.removeVm('web'));
     await cluster.clock.run(2000);
     for (const machine of cluster.machines) {
       expect(machine.manager.vms()).toEqual([]);
-      expect([...machine.disk.files.keys()].filter((name) => name.startsWith('components'))).toEqual([]);
+      expect(
+        [...machine.disk.files.keys()].filter((name) => name.startsWith('components')),
+      ).toEqual([]);
     }
   });
 });

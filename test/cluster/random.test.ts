@@ -34,7 +34,20 @@ class Chaos {
   async step(): Promise<void> {
     const cluster = this.#cluster;
     const machine = this.#pick(cluster.machines);
-    switch (this.#pick(['daemon', 'daemon', 'power', 'split', 'storage', 'ha', 'heal', 'boot', 'boot', 'guest'])) {
+    switch (
+      this.#pick([
+        'daemon',
+        'daemon',
+        'power',
+        'split',
+        'storage',
+        'ha',
+        'heal',
+        'boot',
+        'boot',
+        'guest',
+      ])
+    ) {
       case 'daemon':
         if (machine.host === null) return;
         this.#tell(`kill daemon of ${machine.name}`);
@@ -71,10 +84,16 @@ class Chaos {
   }
 
   #split(networks: readonly Cluster['storageNetwork'][]): void {
-    const sides = this.#cluster.machines.map((machine) => ({ machine, side: this.#random.next() < 0.5 }));
-    const groupOf = (side: boolean) => sides.filter((one) => one.side === side).map((one) => one.machine.name);
+    const sides = this.#cluster.machines.map((machine) => ({
+      machine,
+      side: this.#random.next() < 0.5,
+    }));
+    const groupOf = (side: boolean) =>
+      sides.filter((one) => one.side === side).map((one) => one.machine.name);
     const groups = [groupOf(true), groupOf(false)];
-    this.#tell(`split ${networks.length === 2 ? 'both' : 'one'}: ${groups.map((one) => one.join(' ')).join(' | ')}`);
+    this.#tell(
+      `split ${networks.length === 2 ? 'both' : 'one'}: ${groups.map((one) => one.join(' ')).join(' | ')}`,
+    );
     for (const network of networks) network.partition(...groups);
   }
 }
@@ -99,10 +118,15 @@ async function run(seed: number): Promise<string> {
   await cluster.start();
   const { manager } = cluster.machine('host-1');
   for (const [index, name] of names.entries()) {
-    await cluster.wait(manager.createVm({ name, memoryBytes: 96 * MiB, disks: [{ sizeBytes: 2 * MiB }] }));
+    await cluster.wait(
+      manager.createVm({ name, memoryBytes: 96 * MiB, disks: [{ sizeBytes: 2 * MiB }] }),
+    );
     await cluster.wait(manager.startVm(name, { on: hostId(`host-${1 + (index % 3)}`) }));
   }
-  await cluster.until(() => manager.vms().every((vm) => vm.protection.status === 'protected'), 10_000);
+  await cluster.until(
+    () => manager.vms().every((vm) => vm.protection.status === 'protected'),
+    10_000,
+  );
   const chaos = new Chaos(cluster, seed);
   try {
     const end = cluster.clock.now() + 90_000;
@@ -117,19 +141,27 @@ async function run(seed: number): Promise<string> {
     for (const machine of cluster.machines) if (machine.host === null) await machine.boot();
     await cluster.until(() => names.every((name) => cluster.running(name).length === 1), 60_000);
     const before = names.map((name) => cluster.lastReport(name));
-    await cluster.until(() => names.every((name, index) => cluster.lastReport(name) > (before[index] as number) + 3), 30_000);
+    await cluster.until(
+      () => names.every((name, index) => cluster.lastReport(name) > (before[index] as number) + 3),
+      30_000,
+    );
     await cluster.until(() => allInSync(cluster), 60_000);
     expect(cluster.mostInstances, 'instances at once').toBe(1);
     cluster.assertNothingLost();
   } catch (error) {
     const log = cluster.log.slice(-200).join('\n');
-    throw new Error(`seed ${seed}: ${String(error)}\n${chaos.story.join('\n')}\n${process.env['HOLDFAST_TEST_LOG'] ? log : ''}`);
+    throw new Error(
+      `seed ${seed}: ${String(error)}\n${chaos.story.join('\n')}\n${process.env['HOLDFAST_TEST_LOG'] ? log : ''}`,
+    );
   }
   return chaos.story.join('\n');
 }
 
 describe('random faults', () => {
-  it.each(Array.from({ length: seeds }, (_, index) => firstSeed + index))('seed %i', async (seed) => {
-    await run(seed);
-  });
+  it.each(Array.from({ length: seeds }, (_, index) => firstSeed + index))(
+    'seed %i',
+    async (seed) => {
+      await run(seed);
+    },
+  );
 });

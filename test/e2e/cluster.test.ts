@@ -86,18 +86,32 @@ describe('a real cluster', () => {
     expect(cluster.reports('host-2', vm).boots).toBe(boots);
     await cluster.boot('host-1');
     await until('all copies are in sync', async () =>
-      (await show()).objects.every((object) => object.components.every((one) => one.state === 'active')),
+      (await show()).objects.every((object) =>
+        object.components.every((one) => one.state === 'active'),
+      ),
     );
   });
 
   it('says what is wrong with a request, and leaves nothing of it', async () => {
-    const create = (...args: string[]) => cluster.run('--socket', cluster.socket('host-1'), 'vm', 'create', ...args);
+    const create = (...args: string[]) =>
+      cluster.run('--socket', cluster.socket('host-1'), 'vm', 'create', ...args);
     const size = ['--memory', '96MiB', '--disk', '64MiB'];
-    expect(await create('web', ...size)).toMatchObject({ status: 1, err: expect.stringMatching(/VM named web already/) });
-    expect(await create('b', ...size, '--policy', 'mirror-3')).toMatchObject({ status: 1, err: expect.stringMatching(/needs 5 hosts, and 3/) });
+    expect(await create('web', ...size)).toMatchObject({
+      status: 1,
+      err: expect.stringMatching(/VM named web already/),
+    });
+    expect(await create('b', ...size, '--policy', 'mirror-3')).toMatchObject({
+      status: 1,
+      err: expect.stringMatching(/needs 5 hosts, and 3/),
+    });
     expect(await create('b', '--memory', '-1', '--disk', '1MiB')).toMatchObject({ status: 2 });
-    expect(await create('b', ...size, '--colour', 'red')).toMatchObject({ status: 2, err: expect.stringMatching(/--colour/) });
-    expect(await cluster.run('host', 'run', '--config', join(cluster.folder, 'none.yaml'))).toMatchObject({ status: 1 });
+    expect(await create('b', ...size, '--colour', 'red')).toMatchObject({
+      status: 2,
+      err: expect.stringMatching(/--colour/),
+    });
+    expect(
+      await cluster.run('host', 'run', '--config', join(cluster.folder, 'none.yaml')),
+    ).toMatchObject({ status: 1 });
     const { length } = await cluster.json<unknown[]>('host-3', 'vm', 'list');
     expect(length).toBe(1);
   });

@@ -300,7 +300,7 @@ export class DiskWorld {
   async #change(clock: Clock, change: (record: DiskRecord) => DiskRecord): Promise<DiskRecord> {
     const { random } = this;
     const pause = (ms: number) => new Promise<void>((resolve) => clock.after(ms, resolve));
-    await pause(random.next() * 5);
+    await pause(random.next() * random.pick([2, 5, 300]));
     const apply = () => {
       const next = change(this.record);
       if (next !== this.record)

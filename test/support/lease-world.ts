@@ -264,10 +264,18 @@ export class LeaseWorld {
     );
   }
 
+  /** Boots the hosts, and lets them hear of each other. */
+  async boot(): Promise<void> {
+    for (const host of this.hosts) {
+      host.disk.capacityBytes = 2 ** 30;
+      await host.boot();
+    }
+    await this.clock.run(1500);
+  }
+
   /** Boots the hosts and makes the VM with as many voters as its policy asks for. */
   async start(voters: number): Promise<void> {
-    for (const host of this.hosts) await host.boot();
-    await this.clock.run(1500);
+    await this.boot();
     const store = this.hosts[0]?.store as Store;
     const failuresToTolerate = (voters - 1) / 2;
     const creating = store.createVm({

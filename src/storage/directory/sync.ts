@@ -11,8 +11,9 @@ import type { Clock } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Directory, DirectoryEntry } from './directory.ts';
 
-/** Keeps an answer well below the bound of a frame; what is left out follows with the next digest. */
+/** Keep a message well below the bound of a frame; what is left out follows with the next digest. */
 const maxEntriesPerMessage = 500;
+const maxCharactersPerMessage = 4 * 1024 * 1024;
 
 interface CompareAnswer {
   readonly newer: readonly DirectoryEntry[];
@@ -57,7 +58,7 @@ export function createDirectorySync(options: {
       )
       .map(([object]) => object);
     const answer: CompareAnswer = {
-      newer: newer.slice(0, maxEntriesPerMessage),
+      newer: fitting(newer),
       wanted: wanted.slice(0, maxEntriesPerMessage),
     };
     reply.ok(answer as unknown as JsonValue);
@@ -78,7 +79,7 @@ export function createDirectorySync(options: {
         if (error !== null) return; // the next heartbeat tries again
         const answer = body as unknown as CompareAnswer;
         take(answer.newer);
-        const entries = answer.wanted.flatMap((object) => directory.get(object) ?? []);
+        const entries = fitting(answer.wanted.flatMap((object) => directory.get(object) ?? []));
         if (entries.length > 0) {
           peer.send(host, 'directory.announce', entries as unknown as JsonValue);
         }
@@ -103,4 +104,16 @@ export function createDirectorySync(options: {
       else compareWith(host);
     },
   };
+}
+
+/** As many of the first entries as one message takes; one at least. */
+function fitting(entries: readonly DirectoryEntry[]): DirectoryEntry[] {
+  let characters = 0;
+  const first: DirectoryEntry[] = [];
+  for (const entry of entries.slice(0, maxEntriesPerMessage)) {
+    characters += JSON.stringify(entry).length;
+    if (first.length > 0 && characters > maxCharactersPerMessage) break;
+    first.push(entry);
+  }
+  return first;
 }

@@ -2,7 +2,7 @@
 // opens a component on first use, and removes it when its object is deleted.
 
 import { HoldfastError } from '../../model/errors.ts';
-import { type ComponentId, componentId, type ObjectId } from '../../model/ids.ts';
+import { type ComponentId, componentId, type ObjectId, objectId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
 import type { Peer, Reply } from '../../peer/peer.ts';
 import { DiskError, type LocalDisk } from '../../ports/disk.ts';
@@ -113,6 +113,22 @@ export function createComponentStore(options: {
     return component;
   }
 
+  /** Removes the components of objects that are deleted; their names begin with the object's. */
+  function sweep(isWanted: (object: ObjectId) => boolean): void {
+    void (async () => {
+      const names = await disk.list('components');
+      const ids = new Set(names.map((name) => name.replace(/^components\/|\.(head|data)$/g, '')));
+      for (const id of ids) {
+        if (isWanted(objectId(id.slice(0, id.indexOf('.'))))) await remove(componentId(id));
+      }
+    })().catch((error: unknown) => {
+      log.error(`could not remove the components of a deleted object: ${String(error)}`);
+    });
+  }
+
+  // What an earlier run of the daemon was told to remove, and did not come to.
+  sweep(options.isDeleted);
+
   peer.on('component.create', (_from, body, _payload, reply) => {
     const request = body as unknown as CreateComponent;
     answer(reply, request.component, async () => {
@@ -179,22 +195,7 @@ export function createComponentStore(options: {
   });
 
   return {
-    objectDeleted(object) {
-      const prefix = `components/${object}.`;
-      void (async () => {
-        const names = await disk.list('components');
-        const ids = new Set(
-          names
-            .filter((name) => name.startsWith(prefix))
-            .map((name) =>
-              componentId(name.slice('components/'.length).replace(/\.(head|data)$/, '')),
-            ),
-        );
-        for (const id of ids) await remove(id);
-      })().catch((error: unknown) => {
-        log.error(`could not remove the components of deleted object ${object}: ${String(error)}`);
-      });
-    },
+    objectDeleted: (object) => sweep((one) => one === object),
     openCount: () => ready.size,
     async close() {
       const all = await Promise.allSettled(open.values());

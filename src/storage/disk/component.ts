@@ -12,7 +12,7 @@ import { createWriteIntent, type WriteIntent } from './write-intent.ts';
 
 type Done = (error: HoldfastError | null) => void;
 
-export const headOf = (component: string) => `components/${component}.head`;
+const headOf = (component: string) => `components/${component}.head`;
 const dataOf = (component: string) => `components/${component}.data`;
 const bitmapOffset = 2 * slotBytes;
 

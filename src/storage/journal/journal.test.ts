@@ -447,6 +447,28 @@ describe('a device that fails', () => {
       expect(bench.journal.superblock.state.incarnation).toBe(3);
     }
   });
+
+  it('the incarnation never goes back, also if the power goes after a failed sync', async () => {
+    for (let cut = 0; cut < 1600; cut += 37) {
+      const bench = new Bench();
+      await bench.start();
+      bench.disk.cutPower();
+      await bench.start();
+      bench.disk.fault = ({ kind }) => (kind === 'sync' ? new DiskError('failed', 'I/O') : null);
+      await bench.clock.wait(
+        bench.journal.superblock.update({ longestLeaseMs: 1 }).catch(() => {}),
+      );
+      bench.disk.fault = () => null;
+      // The daemon restarts on what the kernel still shows, and the power fails meanwhile.
+      bench.disk.kill();
+      bench.disk.cutPowerAfter(cut);
+      const opened = await bench.tryStart();
+      const least = opened ? bench.journal.superblock.state.incarnation : 2;
+      bench.disk.cutPower('keep');
+      await bench.start();
+      expect(bench.journal.superblock.state.incarnation).toBeGreaterThan(least);
+    }
+  });
 });
 
 describe('a checkpoint', () => {

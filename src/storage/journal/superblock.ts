@@ -115,7 +115,7 @@ class AlternatingSuperblock implements Superblock {
       // Whether this copy is on the disk is unknown now: only the other one is to be trusted, so it
       // must not be touched. A write that found no space has changed nothing and may be repeated.
       const failure = fromDisk(error, `writing the superblock in ${this.#at.folder}`);
-      
+      if (failure.code !== 'disk-full') this.#failed = failure;
       throw failure;
     }
     this.state = next;

@@ -47,11 +47,8 @@ export interface ConfirmAnswer {
   readonly confirmed: readonly ObjectId[];
 }
 
-/** `lease.status`: what does your accepted record say, and for how long is its lock protected? */
-export interface StatusRequest {
-  readonly object: ObjectId;
-}
-
+/** Of `lease.status` with an object: what does your accepted record say, and for how long is its lock
+ * protected? */
 export interface StatusAnswer {
   readonly holder: HostId | null;
   readonly epoch: Epoch;

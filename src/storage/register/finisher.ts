@@ -14,7 +14,7 @@ import type { Outcome } from './outcome.ts';
 import type { Proposer } from './proposer.ts';
 
 /** How long a register may stay empty: far longer than a creation takes with all its retries. */
-export const emptyBoundMs = 60_000;
+const emptyBoundMs = 60_000;
 
 const maxRunning = 16;
 const sweepMs = 100;

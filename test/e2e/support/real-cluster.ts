@@ -61,13 +61,27 @@ export class RealCluster {
       const made =
         index === 1
           ? await this.run('cluster', 'init', '--host', host, ...place)
-          : await this.run('host', 'join', '--token', await this.#token(), '--name', host, ...place);
+          : await this.run(
+              'host',
+              'join',
+              '--token',
+              await this.#token(),
+              '--name',
+              host,
+              ...place,
+            );
       if (made.status !== 0) throw new Error(made.err);
       await this.boot(host);
     }
     await until('the cluster is complete', async () => {
-      const { hosts } = await this.json<{ hosts: { state: string; storage: string }[] }>('host-1', 'cluster', 'status');
-      const complete = hosts.filter(({ state, storage }) => /^(master|connected)/.test(state) && storage === 'reachable');
+      const { hosts } = await this.json<{ hosts: { state: string; storage: string }[] }>(
+        'host-1',
+        'cluster',
+        'status',
+      );
+      const complete = hosts.filter(
+        ({ state, storage }) => /^(master|connected)/.test(state) && storage === 'reachable',
+      );
       return complete.length === count;
     });
   }
@@ -84,17 +98,23 @@ export class RealCluster {
       stdio: ['ignore', log, log],
     });
     this.#daemons.set(host, child);
-    await until(`${host} answers`, async () => (await this.run('--socket', this.socket(host), 'cluster', 'status')).status === 0);
+    await until(
+      `${host} answers`,
+      async () => (await this.run('--socket', this.socket(host), 'cluster', 'status')).status === 0,
+    );
   }
 
   /** SIGKILL of the daemon alone. */
   killDaemon(host: string): void {
-    for (const pid of this.#processes(join(this.folder, host, 'config.yaml'))) process.kill(pid, 'SIGKILL');
+    for (const pid of this.#processes(join(this.folder, host, 'config.yaml')))
+      process.kill(pid, 'SIGKILL');
   }
 
   guestOf(host: string, vm: string): number | null {
     const run = join(this.#runDir(host), vm);
-    const guests = this.#processes(run).filter((pid) => argumentsOf(pid)[0]?.includes('qemu-system'));
+    const guests = this.#processes(run).filter((pid) =>
+      argumentsOf(pid)[0]?.includes('qemu-system'),
+    );
     return guests[0] ?? null;
   }
 
@@ -152,7 +172,10 @@ export function stateOf(pid: number): string | null {
 }
 
 /** Waits for a condition; the limit only keeps a failure from lasting for ever. */
-export async function until(what: string, condition: () => Promise<boolean> | boolean): Promise<void> {
+export async function until(
+  what: string,
+  condition: () => Promise<boolean> | boolean,
+): Promise<void> {
   const limitMs = 120_000;
   for (let waitedMs = 0; !(await condition()); waitedMs += pollMs) {
     if (waitedMs > limitMs) throw new Error(`still not so: ${what}`);

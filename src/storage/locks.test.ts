@@ -1,0 +1,150 @@
+// The locks of VMs on a small cluster: taking, releasing, and what names a host without need.
+
+import { beforeEach, describe, expect, it } from 'vitest';
+import { type LeaseHost, LeaseWorld } from '../../test/support/lease-world.ts';
+import { haService, protectionKey } from '../model/protection.ts';
+import type { Store } from './store.ts';
+
+let world: LeaseWorld;
+
+function host(number: number): LeaseHost {
+  return world.hosts[number - 1] as LeaseHost;
+}
+
+function store(number: number): Store {
+  return host(number).store as Store;
+}
+
+const others = (number: number) =>
+  world.hosts.map(({ name }) => name).filter((name) => name !== host(number).name);
+
+beforeEach(async () => {
+  world = new LeaseWorld({ seed: 1, hosts: 3 });
+  await world.start(3);
+});
+
+describe('a lock', () => {
+  it('is taken by one host, with a new epoch at each take', async () => {
+    const { clock, vm } = world;
+    const first = await clock.wait(store(1).lock(vm));
+    expect(store(1).leaseDeadline(vm)).toBeGreaterThan(clock.now() * host(1).rate);
+    await expect(clock.wait(store(2).lock(vm))).rejects.toMatchObject({ code: 'lock-held' });
+    await expect(clock.wait(store(1).lock(vm))).rejects.toMatchObject({ code: 'already-running' });
+    await clock.wait(store(1).unlock(vm, first));
+    expect(store(1).leaseDeadline(vm)).toBe(null);
+    const second = await clock.wait(store(2).lock(vm));
+    expect(second).toBe(first + 1);
+    expect(await clock.wait(store(3).lockStatus(vm))).toMatchObject({
+      holder: host(2).name,
+      epoch: second,
+    });
+  });
+
+  it('is taken by one of two callers on the same host', async () => {
+    const { clock, vm } = world;
+    const both = Promise.allSettled([store(1).lock(vm), store(1).lock(vm)]);
+    const results = await clock.wait(both);
+    expect(results.map((result) => result.status).sort()).toEqual(['fulfilled', 'rejected']);
+    await clock.run(3000);
+    expect(store(1).leaseDeadline(vm)).not.toBe(null);
+  });
+
+  it('is free for others one lease after its host died, not earlier', async () => {
+    const { clock, vm } = world;
+    await clock.wait(store(1).lock(vm));
+    host(1).crash(true);
+    await clock.run(3300);
+    await expect(clock.wait(store(2).lock(vm))).rejects.toMatchObject({ code: 'lock-held' });
+    await clock.run(900);
+    await expect(clock.wait(store(2).lock(vm))).resolves.toBeGreaterThan(0);
+  });
+
+  it('is taken for HA only while the VM is protected', async () => {
+    const { clock, vm } = world;
+    const wanted = { onlyIfProtected: true };
+    await expect(clock.wait(store(1).lock(vm, wanted))).rejects.toMatchObject({
+      code: 'not-protected',
+    });
+    const state = { protected: true, epoch: 1, priority: 'medium', memoryBytes: 1, cpus: 1 };
+    await clock.wait(store(1).setMetadata(vm, haService, protectionKey, state));
+    await expect(clock.wait(store(2).lock(vm, wanted))).resolves.toBeGreaterThan(0);
+  });
+
+  it('is released late, with its protection, where the object could not be reached', async () => {
+    const { clock, vm, network } = world;
+    const held = await clock.wait(store(1).lock(vm));
+    network.partition([host(1).name], others(1));
+    const off = { protected: false, epoch: held, priority: 'medium', memoryBytes: 1, cpus: 1 };
+    await expect(clock.wait(store(1).unlock(vm, held, off))).rejects.toThrow();
+    network.healAll();
+    await clock.run(6000);
+    expect(store(2).vm(vm)?.lock.holder).toBe(null);
+    expect(store(2).getMetadata(haService, protectionKey).values.get(vm)).toEqual(off);
+  });
+
+  it('is not ended by the release of an earlier one that is still due', async () => {
+    const { clock, vm, network } = world;
+    const first = await clock.wait(store(1).lock(vm));
+    network.partition([host(1).name], others(1));
+    await expect(clock.wait(store(1).unlock(vm, first))).rejects.toThrow();
+    network.healAll();
+    let again: number | null = null;
+    for (let tries = 0; tries < 40 && again === null; tries += 1) {
+      again = await clock.wait(store(1).lock(vm)).catch(() => null);
+      await clock.run(20);
+    }
+    expect(again).not.toBe(null);
+    await clock.run(8000);
+    expect(store(1).leaseDeadline(vm)).not.toBe(null);
+    expect(store(2).vm(vm)?.lock).toEqual({ holder: host(1).name, epoch: again });
+  });
+
+  it('that names a host which does not run the VM is released after a boot', async () => {
+    const { clock, vm } = world;
+    await clock.wait(store(1).lock(vm));
+    host(1).crash(true);
+    await host(1).boot();
+    await clock.run(8000);
+    expect(store(2).vm(vm)?.lock.holder).toBe(null);
+  });
+
+  it('is held on to over a restart of the daemon, and not adopted once it was given back', async () => {
+    const { clock, vm } = world;
+    const held = await clock.wait(store(1).lock(vm));
+    host(1).run(vm, held);
+    host(1).crash(false);
+    await host(1).boot();
+    await clock.run(2500);
+    expect(host(1).isRunning).toBe(true);
+    expect(store(1).vm(vm)?.lock).toEqual({ holder: host(1).name, epoch: held });
+    await expect(clock.wait(store(2).lock(vm))).rejects.toMatchObject({ code: 'lock-held' });
+    host(1).release();
+    await clock.run(3000);
+    expect(store(2).vm(vm)?.lock.holder).toBe(null);
+  });
+
+  it('survives that no majority answers for a while, its guest standing still meanwhile', async () => {
+    const { clock, vm, network } = world;
+    const held = await clock.wait(store(1).lock(vm));
+    host(1).run(vm, held);
+    network.partition([host(1).name], [host(2).name], [host(3).name]);
+    await clock.run(3200);
+    expect(host(1).isRunning).toBe(false);
+    await clock.run(20_000);
+    network.healAll();
+    await clock.run(2500);
+    expect(host(1).isRunning).toBe(true);
+  });
+
+  it('is lost to a host that took it meanwhile', async () => {
+    const { clock, vm, network } = world;
+    host(1).run(vm, await clock.wait(store(1).lock(vm)));
+    network.partition([host(1).name], others(1));
+    await clock.run(4600);
+    await clock.wait(store(2).lock(vm));
+    network.healAll();
+    await clock.run(2000);
+    expect(host(1).guest).toBe(null);
+    expect(store(2).leaseDeadline(vm)).not.toBe(null);
+  });
+});

@@ -1,0 +1,105 @@
+// Placement: what every placement must satisfy, and errors that name what is missing.
+
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { hostId, objectId, storeId } from '../../model/ids.ts';
+import { limits } from '../../model/limits.ts';
+import { hostsNeeded } from '../../model/policy.ts';
+import { segments } from '../disk/layout.ts';
+import { blueprint, type PlacementHost, placeObject } from './placement.ts';
+
+function host(
+  index: number,
+  freeBytes: number,
+  kind: PlacementHost['kind'] = 'full',
+): PlacementHost {
+  return { host: hostId(`host-${index}`), store: storeId(`store-${index}`), freeBytes, kind };
+}
+
+const someHosts = fc
+  .array(fc.record({ freeBytes: fc.nat(100), isWitness: fc.boolean() }), { maxLength: 9 })
+  .map((all) =>
+    all.map(({ freeBytes, isWitness }, at) => host(at, freeBytes, isWitness ? 'witness' : 'full')),
+  );
+
+const codeOf = (action: () => unknown) => {
+  try {
+    action();
+  } catch (error) {
+    return error;
+  }
+  return null;
+};
+
+describe('placement', () => {
+  it('gives 2f+1 distinct voters, f+1 of them with room for the data, or says what is missing', () => {
+    fc.assert(
+      fc.property(someHosts, fc.integer({ min: 0, max: 3 }), fc.nat(100), (hosts, f, size) => {
+        const policy = { failuresToTolerate: f, stripes: 1 };
+        const able = hosts.filter((one) => one.kind === 'full' && one.freeBytes >= size);
+        if (hosts.length < 2 * f + 1 || able.length < f + 1) {
+          const code = hosts.length < 2 * f + 1 ? 'policy-unsatisfiable' : 'no-capacity';
+          expect(codeOf(() => placeObject(policy, size, hosts))).toMatchObject({ code });
+          return;
+        }
+        const { voters, dataHosts } = placeObject(policy, size, hosts);
+        expect(voters.length).toBe(hostsNeeded(policy));
+        expect(new Set(voters.map((voter) => voter.host)).size).toBe(voters.length);
+        expect(dataHosts.length).toBe(f + 1);
+        expect(dataHosts.every((one) => able.includes(one))).toBe(true);
+        expect(voters.slice(0, f + 1).map((voter) => voter.host)).toEqual(
+          dataHosts.map((one) => one.host),
+        );
+        // No f failures take a majority, or the last copy.
+        expect(voters.length - f).toBeGreaterThan(voters.length / 2);
+      }),
+    );
+  });
+
+  it('prefers the hosts that it is asked to keep to, where they have room', () => {
+    const hosts = [host(1, 50), host(2, 90), host(3, 70), host(4, 10)];
+    const policy = { failuresToTolerate: 1, stripes: 1 };
+    const preferred = [hostId('host-4'), hostId('host-1'), hostId('host-3')];
+    const names = placeObject(policy, 40, hosts, preferred).voters.map((voter) => voter.host);
+    expect(names).toEqual(['host-1', 'host-3', 'host-4']);
+  });
+
+  it('names the hosts that there are, and the bytes that are missing', () => {
+    const policy = { failuresToTolerate: 1, stripes: 1 };
+    expect(codeOf(() => placeObject(policy, 1, [host(1, 5), host(2, 5)]))).toMatchObject({
+      message: expect.stringMatching(/needs 3 hosts, and 2 .*host-1, host-2/),
+    });
+    const hosts = [host(1, 5), host(2, 50), host(3, 5)];
+    expect(codeOf(() => placeObject(policy, 10, hosts))).toMatchObject({
+      message: expect.stringMatching(/2 hosts with 10 free bytes .* 1/),
+    });
+  });
+
+  it('makes components that have room for every byte of the disk', () => {
+    const chunk = limits.stripeBytes;
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 12 }),
+        fc.integer({ min: 1, max: 40 * chunk }),
+        (stripes, size) => {
+          const policy = { failuresToTolerate: 1, stripes };
+          const tree = blueprint(objectId('o'), policy, size, [host(1, 0), host(2, 0)]);
+          expect(tree.mirrors.map((mirror) => mirror.stripes.length)).toEqual([stripes, stripes]);
+          const ids = tree.mirrors.flatMap((mirror) =>
+            mirror.stripes.map((component) => component.id),
+          );
+          expect(new Set(ids).size).toBe(2 * stripes);
+          const needed = Array.from({ length: stripes }, () => 0);
+          for (const segment of segments(stripes, tree.stripeBytes, 0, size)) {
+            const end = segment.offset + segment.length;
+            needed[segment.stripe] = Math.max(needed[segment.stripe] as number, end);
+          }
+          tree.mirrors[0]?.stripes.forEach((component, stripe) => {
+            expect(component.sizeBytes).toBeGreaterThanOrEqual(needed[stripe] as number);
+            expect(component.sizeBytes).toBeLessThan((needed[stripe] as number) + chunk);
+          });
+        },
+      ),
+    );
+  });
+});
