@@ -42,6 +42,8 @@ export async function runDaemon(configFile: string): Promise<void> {
       clock,
       random,
       log,
+      // Between two heartbeats a session may well be silent.
+      idleTimeoutMs: Math.max(2000, 4 * config.timings.heartbeatIntervalMs),
       onJoin: async (request, ticket) => {
         const answer = await tokens.accept(request, ticket);
         host?.membersChanged();

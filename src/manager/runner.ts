@@ -4,6 +4,8 @@
 // one VM waits for another VM's, and two steps of one VM never mix.
 
 import type { RunningVm, VmRunner } from '../ha/api.ts';
+import { GuestHeartbeat } from '../hypervisor/heartbeat.ts';
+import { LifeCycle } from '../hypervisor/life-cycle.ts';
 import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
@@ -20,8 +22,8 @@ interface Entry {
   readonly vm: VmId;
   readonly name: string;
   epoch: Epoch;
-  state: GuestState;
-  ready: boolean;
+  readonly life: LifeCycle;
+  readonly heartbeat: GuestHeartbeat;
   guest: Guest | null;
   disks: OpenDisks | null;
   /** Found at the daemon's start: its disks are opened when its lease is valid. */
@@ -52,6 +54,8 @@ export function createRunner(options: {
   readonly emit: Emit;
   readonly onPoweredOn: (vm: VmId, epoch: Epoch) => void;
   readonly onPoweredOff: (vm: VmId, epoch: Epoch) => void;
+  /** A witness runs no VMs. */
+  readonly kind: 'full' | 'witness';
 }): Runner {
   const { storage, guests, clock, log, emit } = options;
   const entries = new Map<VmId, Entry>();
@@ -60,12 +64,6 @@ export function createRunner(options: {
 
   function changed(): void {
     for (const listener of listeners) listener();
-  }
-
-  function setState(entry: Entry, state: GuestState): void {
-    if (entry.state === state) return;
-    entry.state = state;
-    changed();
   }
 
   /** Queues a step of one VM; what it throws stays with this VM. */
@@ -88,8 +86,11 @@ export function createRunner(options: {
     if (view === null) throw new HoldfastError('unknown-vm', `VM ${vm} is not known here`);
     if (entries.has(vm))
       throw new HoldfastError('already-running', `VM ${view.name} runs here already`);
-    if (view.lifecycle !== 'ready') {
-      throw new HoldfastError('conflict', `VM ${view.name} is ${view.lifecycle}`);
+    if (options.kind === 'witness') {
+      throw new HoldfastError(
+        'no-capacity',
+        `VM ${view.name}: this host is a witness and runs no VMs`,
+      );
     }
     const free = guests.capacity().memoryBytes - usedMemory();
     if (view.spec.memoryBytes > free) {
@@ -136,9 +137,19 @@ export function createRunner(options: {
       // The lease may have moved, lapsed or gone while the process came up.
       const now = storage.leaseDeadline(vm);
       if (entry.isLost) throw new HoldfastError('lock-held', `VM ${view.name}: its lock was lost`);
-      setState(entry, 'running');
+      if (!entry.life.become('running', `epoch ${locked}`)) {
+        throw new HoldfastError(
+          'guest-failed',
+          `VM ${view.name}: its guest ended while it was started`,
+        );
+      }
       if (now === null) await pause(entry);
       else guest.extend(now);
+      if (guest.state === 'paused') {
+        // The deadline of its start passed before a later one could be set.
+        entry.life.become('paused', 'its deadline passed');
+        step(entry, 'resume', () => resume(entry));
+      }
     } catch (error) {
       await undo(entry, locked);
       throw asHoldfastError(error, 'guest-failed');
@@ -149,12 +160,32 @@ export function createRunner(options: {
   }
 
   function newEntry(vm: VmId, name: string, epoch: Epoch, state: GuestState): Entry {
+    const life = new LifeCycle(name, state, log, changed);
     return {
       vm,
       name,
       epoch,
-      state,
-      ready: false,
+      life,
+      heartbeat: new GuestHeartbeat({
+        clock,
+        silentAfterMs: options.timings.guestSilentAfterMs,
+        isRunning: () => life.is('running'),
+        events: {
+          heard(afterSilence) {
+            const again = afterSilence ? ' again' : '';
+            emit('vm.ready', `The guest of VM ${name} reports${again}`, { vm, name });
+            changed();
+          },
+          silent(forMs) {
+            const seconds = Math.round(forMs / 1000);
+            emit('vm.silent', `The guest of VM ${name} has not been heard for ${seconds} s`, {
+              vm,
+              name,
+            });
+            changed();
+          },
+        },
+      }),
       guest: null,
       disks: null,
       reopening: false,
@@ -176,6 +207,7 @@ export function createRunner(options: {
 
   /** The entry stands until lock and disks are dealt with, so that nothing starts in between. */
   function forget(entry: Entry): void {
+    entry.heartbeat.end();
     if (entries.get(entry.vm) === entry) entries.delete(entry.vm);
     changed();
   }
@@ -231,13 +263,10 @@ export function createRunner(options: {
     if (entry.guest !== guest || detached) return;
     switch (event.type) {
       case 'heartbeat':
-        if (entry.ready) return;
-        entry.ready = true;
-        emit('vm.ready', `The guest of VM ${entry.name} reports`, entry);
-        changed();
+        entry.heartbeat.beat();
         return;
       case 'paused':
-        setState(entry, 'paused');
+        entry.life.become('paused', 'its deadline passed');
         emit('vm.paused', `The guard has paused VM ${entry.name}: its deadline passed`, entry);
         step(entry, 'resume', () => resume(entry));
         return;
@@ -268,13 +297,12 @@ export function createRunner(options: {
 
   /** HA will start it again, here or elsewhere: it is protected and does not run. */
   function crashed(entry: Entry): void {
-    if (entry.state === 'starting' || entry.state === 'stopping') return;
+    if (!entry.life.become('stopping', 'its guest is of no use any more')) return;
     step(entry, 'end after a crash', () => undo(entry, entry.epoch));
   }
 
   function switchedOff(entry: Entry, detail: string): void {
-    if (entry.state === 'stopping') return;
-    setState(entry, 'stopping');
+    if (entry.life.is('stopping') || !entry.life.become('stopping', detail)) return;
     step(entry, 'end after power-off', async () => {
       emit('vm.stopped', `VM ${entry.name} has switched itself off (${detail})`, entry);
       await endForGood(entry);
@@ -295,12 +323,12 @@ export function createRunner(options: {
   async function stopVm(vm: VmId, { force }: { readonly force: boolean }): Promise<void> {
     const entry = entries.get(vm);
     if (entry === undefined) throw new HoldfastError('not-running', `VM ${vm} does not run here`);
-    if (entry.state === 'starting' || entry.state === 'stopping') {
-      throw new HoldfastError('conflict', `VM ${entry.name} is ${entry.state}`);
+    if (entry.life.is('starting', 'stopping')) {
+      throw new HoldfastError('conflict', `VM ${entry.name} is ${entry.life.state}`);
     }
     // A paused guest can not switch itself off.
-    const atOnce = force || entry.state === 'paused' || entry.disks === null;
-    setState(entry, 'stopping');
+    const atOnce = force || entry.life.is('paused') || entry.disks === null;
+    entry.life.become('stopping', 'its user wants it off');
     if (!atOnce) await powerDown(entry);
     if (entry.guest?.state !== 'exited') await end(entry);
     emit('vm.stopped', `VM ${entry.name} was switched off`, entry);
@@ -331,8 +359,7 @@ export function createRunner(options: {
   async function pause(entry: Entry): Promise<void> {
     if (entry.guest === null || storage.leaseDeadline(entry.vm) !== null) return;
     await entry.guest.pause();
-    if (entry.state === 'running') {
-      setState(entry, 'paused');
+    if (entry.life.is('running') && entry.life.become('paused', 'its lease lapsed')) {
       emit('vm.paused', `VM ${entry.name} is paused: its lease lapsed`, entry);
     }
   }
@@ -342,8 +369,8 @@ export function createRunner(options: {
     if (deadlineMs === null || entry.guest === null || entry.disks === null) return;
     if (entry.guest.state !== 'paused') return;
     await entry.guest.resume(deadlineMs);
-    if (entry.state === 'paused') {
-      setState(entry, 'running');
+    entry.heartbeat.resumed();
+    if (entry.life.is('paused') && entry.life.become('running', 'its lease is valid again')) {
       emit('vm.resumed', `VM ${entry.name} goes on: its lease is valid again`, entry);
     }
   }
@@ -368,6 +395,7 @@ export function createRunner(options: {
   }
 
   async function lost(entry: Entry): Promise<void> {
+    entry.life.become('stopping', 'another host has its lock');
     emit('vm.lost', `VM ${entry.name} is ended here: another host has its lock`, entry);
     await end(entry);
     forget(entry);
@@ -403,20 +431,20 @@ export function createRunner(options: {
       const entry = entries.get(vm);
       if (entry === undefined) return;
       entry.isLost = true;
-      if (entry.state !== 'starting') step(entry, 'end', () => lost(entry));
+      if (!entry.life.is('starting')) step(entry, 'end', () => lost(entry));
     },
   });
 
   async function recover(): Promise<void> {
     for (const guest of await guests.recover()) {
-      const entry = newEntry(guest.vm, guest.name, guest.epoch, 'running');
+      const state = guest.state === 'paused' ? 'paused' : 'running';
+      const entry = newEntry(guest.vm, guest.name, guest.epoch, state);
       entries.set(guest.vm, entry);
       attach(entry, guest);
       if (guest.state === 'exited') {
         // How it ended is told by its event; what has to be written waits for the directory.
         continue;
       }
-      entry.state = guest.state;
       entry.reopening = true;
       log.info(`found the guest of ${guest.name} (${guest.state})`, {
         vm: guest.vm,
@@ -440,8 +468,8 @@ export function createRunner(options: {
           vm: entry.vm,
           name: entry.name,
           epoch: entry.epoch,
-          state: entry.state,
-          ready: entry.ready,
+          state: entry.life.state,
+          ready: entry.heartbeat.isReady,
           cpus: known?.cpus ?? 1,
           memoryBytes: known?.memoryBytes ?? 0,
         };

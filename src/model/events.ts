@@ -16,6 +16,7 @@ export type EventType =
   | 'vm.exited'
   | 'vm.panicked'
   | 'vm.ready'
+  | 'vm.silent'
   | 'vm.paused'
   | 'vm.resumed'
   | 'vm.lost'

@@ -24,6 +24,8 @@ export const timings = {
   resyncRetryMs: 1000,
   /** Quiet time after which write-intent bits are cleared. */
   bitmapClearMs: 2000,
+  /** A guest that was heard and is silent for so long, while its process runs, may hang. */
+  guestSilentAfterMs: 15000,
   /** Grace of a user's power-off before the guest is ended. */
   powerOffGraceMs: 20000,
 } as const;

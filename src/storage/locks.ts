@@ -24,7 +24,8 @@ const reconcileIntervalMs = 1000;
 
 export interface Locks {
   status(vm: VmId): Promise<LockStatus>;
-  /** `change` is made to the record in the same step, after the lock is in it. */
+  /** `change` is made to the record in the same step, after the lock is in it; without one the VM must
+   * be `ready`. */
   lock(
     vm: VmId,
     options?: LockOptions,
@@ -149,7 +150,7 @@ export function createLocks(options: {
   async function lock(
     vm: VmId,
     wanted: LockOptions = {},
-    change: (record: NamespaceRecord) => NamespaceRecord = (record) => record,
+    change: (record: NamespaceRecord) => NamespaceRecord = assertReady,
   ): Promise<Epoch> {
     if (holder.isHeld(vm)) {
       throw new HoldfastError(
@@ -335,6 +336,12 @@ export function withMetadata(
 ): NamespaceRecord {
   const entries = { ...record.metadata[service], [key]: value };
   return { ...record, metadata: { ...record.metadata, [service]: entries } };
+}
+
+/** The register decides, not the directory: that may not know yet that the VM is complete. */
+function assertReady(record: NamespaceRecord): NamespaceRecord {
+  if (record.lifecycle === 'ready') return record;
+  throw new HoldfastError('conflict', `VM ${record.name} is ${record.lifecycle}`);
 }
 
 function assertProtected(record: NamespaceRecord): void {

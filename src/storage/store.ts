@@ -3,9 +3,16 @@
 
 import { HoldfastError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
-import { incarnation as asIncarnation, type Epoch, type HostId, type VmId } from '../model/ids.ts';
+import {
+  incarnation as asIncarnation,
+  type Epoch,
+  type HostId,
+  type StoreId,
+  type VmId,
+} from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits, type Timings } from '../model/limits.ts';
+import { components } from '../model/record.ts';
 import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -14,7 +21,7 @@ import type { Log } from '../ports/log.ts';
 import type { Random } from '../ports/random.ts';
 import type { Streams } from '../ports/streams.ts';
 import type { Storage } from './api.ts';
-import { createDirectory, type DirectoryEntry } from './directory/directory.ts';
+import { createDirectory, type Directory, type DirectoryEntry } from './directory/directory.ts';
 import { createDirectorySync } from './directory/sync.ts';
 import { createComponentStore } from './disk/component-store.ts';
 import { type Journal, openJournal } from './journal/journal.ts';
@@ -88,16 +95,16 @@ export async function createStore(options: StoreOptions): Promise<Store> {
 
   function report(): StoreReport {
     const space = options.disk.space();
-    const cap = options.capacityBytes ?? space.totalBytes;
-    const usedBytes = space.totalBytes - space.freeBytes;
+    const id = journal instanceof HoldfastError ? null : journal.superblock.state.store;
+    const limit = options.capacityBytes;
     return {
-      id: journal instanceof HoldfastError ? null : journal.superblock.state.store,
+      id,
       problem: problem(),
-      totalBytes: Math.min(cap, space.totalBytes),
-      freeBytes: Math.max(
-        0,
-        Math.min(space.freeBytes, cap - (options.capacityBytes === null ? usedBytes : 0)),
-      ),
+      totalBytes: limit === null ? space.totalBytes : Math.min(limit, space.totalBytes),
+      freeBytes:
+        limit === null
+          ? space.freeBytes
+          : Math.max(0, Math.min(space.freeBytes, limit - placedBytes(directory, id))),
     };
   }
 
@@ -353,6 +360,18 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       if (!(journal instanceof HoldfastError)) await journal.close();
     },
   };
+}
+
+/** What the components on a store may grow to, by the directory. */
+function placedBytes(directory: Directory, store: StoreId | null): number {
+  let sum = 0;
+  for (const { record } of directory.entries()) {
+    if (record.kind !== 'disk') continue;
+    for (const component of components(record.blueprint)) {
+      if (component.store === store) sum += component.sizeBytes;
+    }
+  }
+  return sum;
 }
 
 /** The journal of this host's store, or why the store must not be used. */

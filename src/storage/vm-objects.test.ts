@@ -121,7 +121,7 @@ describe('making a VM', () => {
 
   it('is made wholly or not at all where its maker dies at any moment', async () => {
     const outcomes = new Set<string>();
-    for (let seed = 0; seed < 25; seed += 1) {
+    for (let seed = 0; seed < 12; seed += 1) {
       await clusterOf(3, `creator ${seed}`);
       const random = new SeededRandom(seed);
       store(1)
@@ -154,7 +154,7 @@ describe('making a VM', () => {
   });
 
   it('does not make ready what was removed while its maker was cut off', async () => {
-    for (let seed = 0; seed < 12; seed += 1) {
+    for (let seed = 0; seed < 6; seed += 1) {
       await clusterOf(3, `cut ${seed}`);
       const random = new SeededRandom(seed);
       let error: unknown = null;
@@ -205,7 +205,7 @@ describe('removing a VM', () => {
   });
 
   it('is finished by others where its remover dies, and by a host that was down when it is back', async () => {
-    for (let seed = 0; seed < 12; seed += 1) {
+    for (let seed = 0; seed < 6; seed += 1) {
       await clusterOf(3, `remover ${seed}`);
       const random = new SeededRandom(seed);
       const vm = await world.clock.wait(store(1).createVm(spec('web')));

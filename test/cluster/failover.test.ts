@@ -2,6 +2,7 @@
 // hand. What a user would see is checked from outside: which guests run, and what they report.
 
 import { afterEach, describe, expect, it } from 'vitest';
+import { HoldfastError } from '../../src/model/errors.ts';
 import { type HostId, hostId } from '../../src/model/ids.ts';
 import { Cluster } from '../support/cluster.ts';
 
@@ -216,6 +217,88 @@ describe('a cluster of three hosts', () => {
     await cluster.until(() => cluster.running('web').length === 1, 30_000);
     await goesOn();
     allIsWell();
+  });
+});
+
+describe('a start', () => {
+  it('that fails leaves no lock, no guest and no open disk, and can be tried again', async () => {
+    await clusterOf(3);
+    const machine = cluster.machine('host-2');
+    const request = { name: 'web', memoryBytes: 96 * MiB, disks: [{ sizeBytes: 4 * MiB }] };
+    await cluster.wait(machine.manager.createVm(request));
+    machine.startFailure = new HoldfastError('guest-failed', 'no such machine type');
+    await expect(
+      cluster.wait(machine.manager.startVm('web', { on: machine.name })),
+    ).rejects.toThrow(/machine type/);
+    expect(machine.manager.vm('web')).toMatchObject({ power: 'off' });
+    machine.startFailure = null;
+    await cluster.wait(machine.manager.startVm('web', { on: hostId('host-3') }));
+    await goesOn();
+    allIsWell();
+  });
+
+  it('is refused where the memory is used up, and of a VM that runs already', async () => {
+    await clusterOf(3);
+    await startVm('host-1');
+    cluster.machine('host-2').memoryBytes = 64 * MiB;
+    const { manager } = cluster.machine('host-3');
+    const refusal = (name: string, on: string) =>
+      cluster.wait(
+        manager.startVm(name, { on: hostId(on) }).then(
+          () => 'started',
+          (error: Error) => error.message,
+        ),
+      );
+    expect(await refusal('web', 'host-3')).toMatch(/running on host-1/);
+    await cluster.wait(
+      manager.createVm({ name: 'db', memoryBytes: 96 * MiB, disks: [{ sizeBytes: 4 * MiB }] }),
+    );
+    expect(await refusal('db', 'host-2')).toMatch(/memory/);
+    expect(await refusal('db', 'nowhere')).toMatch(/no host nowhere/);
+    expect(await refusal('log', 'host-2')).toMatch(/no VM log/);
+  });
+
+  it('without a master makes a VM that is protected when there is one', async () => {
+    await clusterOf(3);
+    const { manager } = cluster.machine('host-1');
+    const request = { name: 'web', memoryBytes: 96 * MiB, disks: [{ sizeBytes: 4 * MiB }] };
+    await cluster.wait(manager.createVm(request));
+    await cluster.clock.run(100);
+    const master = manager.status().master as HostId;
+    const other = cluster.machines.find((machine) => machine.name !== master)?.name as HostId;
+    cluster.machine(master).killDaemon();
+    const asked = cluster.machine(other).manager;
+    await cluster.wait(asked.startVm('web', { on: other }));
+    expect(asked.vm('web').protection.status).toBe('protecting');
+    await cluster.until(() => asked.vm('web').protection.status === 'protected', 10_000);
+  });
+
+  it('that its guest ends by switching itself off is not repeated', async () => {
+    await clusterOf(3);
+    await startVm('host-1');
+    cluster.machine('host-1').guest('web').exit(true, 'the guest switched itself off');
+    await cluster.clock.run(15_000);
+    expect(cluster.running('web')).toEqual([]);
+    const seen = cluster.machine('host-2').manager.vm('web');
+    expect(seen).toMatchObject({ power: 'off', protection: { status: 'unprotected' } });
+  });
+
+  it('of an unprotected VM is not repeated when its host dies', async () => {
+    await clusterOf(3);
+    const { manager } = cluster.machine('host-2');
+    const request = {
+      name: 'web',
+      memoryBytes: 96 * MiB,
+      disks: [{ sizeBytes: 4 * MiB }],
+      protected: false,
+    };
+    await cluster.wait(manager.createVm(request));
+    await cluster.wait(manager.startVm('web', { on: hostId('host-1') }));
+    await cluster.clock.run(3000);
+    expect(manager.vm('web').protection.status).toBe('unprotected');
+    cluster.machine('host-1').crash();
+    await cluster.clock.run(20_000);
+    expect(cluster.running('web')).toEqual([]);
   });
 });
 

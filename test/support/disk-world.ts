@@ -86,6 +86,8 @@ export class DiskWorld {
   session: Session | null = null;
   /** Probability that a change of the record fails, or does not tell its outcome. */
   changeTrouble = 0;
+  /** What becomes of the next changes of the record; then chance decides. */
+  readonly fates: ('refused' | 'applied' | 'late')[] = [];
   /** When a host was last started. */
   startedAtMs = 0;
   #epoch = 0;
@@ -310,18 +312,19 @@ export class DiskWorld {
       );
       return this.record;
     };
-    if (!random.chance(this.changeTrouble)) {
+    const planned = this.fates.shift();
+    if (planned === undefined && !random.chance(this.changeTrouble)) {
       const record = apply();
       await pause(random.next() * random.pick([1, 20, 500]));
       return record;
     }
-    const fate = random.next();
+    const fate = planned ?? random.pick(['refused', 'applied', 'applied', 'late'] as const);
     const then = this.record;
-    if (fate < 0.3) {
+    if (fate === 'refused') {
       await pause(random.next() * 300);
       throw new HoldfastError('inaccessible', 'no majority');
     }
-    if (fate < 0.7) apply();
+    if (fate === 'applied') apply();
     else {
       this.clock.after(random.next() * 3000, () => {
         if (this.record !== then) return;

@@ -1,0 +1,228 @@
+// A disk in one trouble at a time, each as it once went wrong or might.
+
+import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { DiskWorld, type Session } from '../../../test/support/disk-world.ts';
+import type { HostId } from '../../model/ids.ts';
+import { limits } from '../../model/limits.ts';
+
+let world: DiskWorld;
+let one: HostId;
+let two: HostId;
+let three: HostId;
+
+beforeAll(() => {
+  Object.assign(limits, { regionBytes: 4096 });
+});
+
+/** A world whose disk, with copies on hosts 1 and 2, is opened by host 3. */
+beforeEach(async () => {
+  world = new DiskWorld({ seed: 1 });
+  await world.start();
+  [one, two, three] = world.hosts as [HostId, HostId, HostId];
+  world.open(three);
+  await world.clock.run(400);
+});
+
+const session = () => world.session as Session;
+
+function write(value: number, at = 0): Promise<unknown> {
+  return new Promise((resolve) =>
+    session().disk?.write(at, new Uint8Array(512).fill(value), false, resolve),
+  );
+}
+
+function flush(): Promise<unknown> {
+  return new Promise((resolve) => session().disk?.flush(resolve));
+}
+
+function read(at = 0): Promise<number> {
+  return new Promise((resolve) =>
+    session().disk?.read(at, 512, (_error, bytes) => resolve(bytes[0] as number)),
+  );
+}
+
+const inSync = () => world.record.inSync.map((id) => String(id));
+const said = (text: string) => world.trace.some((line) => line.includes(text));
+const wait = <T>(promise: Promise<T>) => world.clock.wait(promise, 20_000);
+
+describe('a disk', () => {
+  it('reads what it wrote, and zeros elsewhere', async () => {
+    await wait(write(7, 512));
+    expect([await wait(read(0)), await wait(read(512))]).toEqual([0, 7]);
+  });
+
+  it('acknowledges no write without a copy before the record says that it does not count', async () => {
+    world.crash(two, true);
+    let acknowledged = false;
+    const writing = write(1).then(() => {
+      acknowledged = true;
+    });
+    world.fates.push('refused', 'refused');
+    await world.clock.until(() => acknowledged, 20_000);
+    expect(inSync()).toEqual(['disk.m0.s0']);
+    await wait(writing);
+  });
+
+  it('waits for its last copy, and removes neither', async () => {
+    world.crash(one, false);
+    world.crash(two, false);
+    let acknowledged = false;
+    void write(1).then(() => {
+      acknowledged = true;
+    });
+    await world.clock.run(10_000);
+    expect(acknowledged).toBe(false);
+    expect(inSync().length).toBeGreaterThan(0);
+    world.startHost(one);
+    world.startHost(two);
+    await world.clock.until(() => acknowledged, 20_000);
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    expect(said('writes lost')).toBe(false);
+  });
+
+  it('removes nobody because daemons restarted', async () => {
+    await wait(write(1));
+    for (const host of [one, two]) {
+      world.crash(host, false);
+      world.startHost(host);
+    }
+    await wait(write(2, 512));
+    expect([await wait(read(0)), await wait(read(512))]).toEqual([1, 2]);
+    expect(said('copyLost')).toBe(false);
+  });
+
+  it('removes a copy that lost un-synced writes, and brings it back', async () => {
+    await wait(write(1));
+    world.crash(two, true);
+    world.startHost(two);
+    await wait(write(2, 512));
+    expect(said('copyLost')).toBe(true);
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    expect(world.difference()).toBe(null);
+    expect(said('writes lost')).toBe(false);
+  });
+
+  it('keeps a copy that had everything flushed when its power failed', async () => {
+    await wait(write(1));
+    await wait(flush());
+    world.crash(two, true);
+    world.startHost(two);
+    await wait(write(2, 512));
+    expect(said('copyLost')).toBe(false);
+  });
+
+  it('does not rely on a copy that lost writes of before a restart of the writer', async () => {
+    await wait(write(9, 20_480));
+    world.open(three, true);
+    await world.clock.run(400);
+    world.crash(two, true); // without a write or a flush since
+    world.startHost(two);
+    await wait(write(2, 0));
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    expect(world.difference()).toBe(null);
+    expect(await wait(read(20_480))).toBe(9);
+  });
+
+  it('waits, after a loss, for the other copy, which only its daemon left', async () => {
+    await wait(write(1));
+    world.crash(two, false);
+    world.crash(one, true);
+    world.startHost(one);
+    const reading = read();
+    await world.clock.run(700);
+    world.startHost(two);
+    expect(await wait(reading)).toBe(1);
+    await world.clock.until(() => said('copyRestored'), 20_000);
+    expect(world.difference()).toBe(null);
+    expect(said('writes lost')).toBe(false);
+  });
+
+  it('goes on with what was flushed, and says so, where the other copy does not come back', async () => {
+    await wait(write(1));
+    await wait(flush());
+    await wait(write(2));
+    world.crash(two, false);
+    world.crash(one, true);
+    world.startHost(one);
+    const reading = read();
+    await world.clock.run(6000);
+    expect(said('writes lost')).toBe(true);
+    expect([1, 2]).toContain(await wait(reading));
+    world.startHost(two);
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    expect(world.difference()).toBe(null);
+  });
+
+  it('keeps copies equal that both lost writes', async () => {
+    await wait(write(1));
+    for (const host of [one, two]) {
+      world.crash(host, true);
+      world.startHost(host);
+    }
+    await wait(write(2, 512));
+    expect(said('writes lost')).toBe(true);
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    expect(world.difference()).toBe(null);
+  });
+
+  it('removes a joining copy in trouble through the record, which may count it already', async () => {
+    world.crash(two, true);
+    await wait(write(1));
+    world.startHost(two);
+    world.fates.push('applied'); // the join happens, and nobody hears of it
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    world.crash(two, true);
+    await wait(write(2));
+    expect(inSync()).toEqual(['disk.m0.s0']);
+  });
+
+  it('serves nobody who opened it before somebody else did', async () => {
+    await wait(write(1));
+    const old = session();
+    world.open(two);
+    await world.clock.run(500);
+    old.isOpen = true; // a gate that errs
+    let acknowledged = false;
+    old.disk?.write(0, new Uint8Array(512).fill(8), false, (error) => {
+      acknowledged = error === null;
+    });
+    await wait(write(2));
+    await world.clock.run(5000);
+    expect(acknowledged).toBe(false);
+    expect(await wait(read())).toBe(2);
+    expect(said('ends: fenced') || old.isOver).toBe(true);
+  });
+
+  it('can not be opened again with an older epoch', async () => {
+    world.record = { ...world.record, fence: { epoch: 99 as never, open: 1 } };
+    world.open(two);
+    await world.clock.run(1000);
+    expect(said('has been opened with fence 99.1')).toBe(true);
+    expect(world.session).toBe(null);
+  });
+
+  it('answers nothing while the gate is closed, and goes on when it opens', async () => {
+    await wait(write(1));
+    session().setGate(false);
+    let done = 0;
+    void write(2).then(() => {
+      done += 1;
+    });
+    void read().then(() => {
+      done += 1;
+    });
+    await world.clock.run(5000);
+    expect(done).toBe(0);
+    session().setGate(true);
+    await world.clock.until(() => done === 2, 5000);
+  });
+
+  it('waits at its close for what is in flight', async () => {
+    const writing = write(3);
+    const closing = session().disk?.close();
+    await wait(writing);
+    await wait(closing as Promise<void>);
+    const after = new Promise((resolve) => session().disk?.read(0, 512, resolve));
+    expect(await after).toMatchObject({ code: 'stopped' });
+  });
+});
