@@ -8,6 +8,7 @@ import {
   bootMs,
   cleanUp,
   compileGuard,
+  endWithItsGroup,
   groupOf,
   RawClient,
   removeFolders,
@@ -57,6 +58,7 @@ async function start(
     said += bytes;
   });
   const ready = await until(() => /^ready (\d+)\n/.exec(said));
+  endWithItsGroup(Number(ready[1]));
   return {
     dir,
     socket: join(dir, 'guard.sock'),

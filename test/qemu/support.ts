@@ -103,8 +103,22 @@ export function bootMs(): number {
   return Math.floor(Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * 1000);
 }
 
+const groups: number[] = [];
+
+/** A guest of the test's own: what it has started itself does not name the test's folder. */
+export function endWithItsGroup(leader: number): void {
+  groups.push(leader);
+}
+
 /** For afterEach: ends by pid what is left, and waits until it is gone. */
 export async function cleanUp(): Promise<void> {
+  for (const group of groups.splice(0)) {
+    try {
+      process.kill(-group, 'SIGKILL');
+    } catch {
+      // Nobody of it is left.
+    }
+  }
   for (const child of children.splice(0)) child.kill('SIGKILL');
   for (const folder of folders) {
     await until(() => {

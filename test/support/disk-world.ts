@@ -37,6 +37,9 @@ export interface DiskWorldOptions {
   readonly sizeBytes?: number;
 }
 
+/** Bits are cleared, and copies brought back, soon: so that it happens amid the faults. */
+const hasty = { ...timings, bitmapClearMs: 60, resyncRetryMs: 100 };
+
 interface Running {
   readonly clock: Clock & { kill(): void };
   readonly peer: Peer & { start(): void };
@@ -84,6 +87,8 @@ export class DiskWorld {
   readonly trace: string[] = [];
   record: DiskRecord;
   session: Session | null = null;
+  /** Of one operation of a disk now and then. */
+  slowestMs = 1;
   /** Probability that a change of the record fails, or does not tell its outcome. */
   changeTrouble = 0;
   /** What becomes of the next changes of the record; then chance decides. */
@@ -125,7 +130,10 @@ export class DiskWorld {
 
   async start(): Promise<void> {
     for (const host of this.hosts) {
-      this.disks.set(host, new MemoryDisk(this.clock));
+      const disk = new MemoryDisk(this.clock);
+      const dice = this.random.stream(`latency of ${host}`);
+      disk.latencyMs = () => dice.next() * dice.pick([0.1, 1, 1, this.slowestMs]);
+      this.disks.set(host, disk);
       this.startHost(host);
     }
     await this.clock.run(1);
@@ -216,7 +224,7 @@ export class DiskWorld {
       isReachable: (other) => running.peer.isConnected(other),
       peer: running.peer,
       clock: running.clock,
-      timings,
+      timings: hasty,
       log: this.log,
     }).then(
       (disk) => {

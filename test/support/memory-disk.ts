@@ -267,11 +267,13 @@ class AttachedFile implements DiskFile {
     const operation = { kind: 'sync', file: this.#name, offset: 0, bytes: 0 } as const;
     this.#device.perform(this.#run, operation, (error) => {
       this.#device.syncs += 1;
+      // Another sync may have been faster, and what it made durable may be overwritten since.
+      const open = covered.filter((change) => this.#file.changes.includes(change));
       if (error !== null) {
-        for (const change of covered) change.state = 'doomed';
+        for (const change of open) change.state = 'doomed';
       } else {
-        this.#file.durable = replay(this.#file.durable, covered);
-        this.#file.changes = this.#file.changes.filter((change) => !covered.includes(change));
+        this.#file.durable = replay(this.#file.durable, open);
+        this.#file.changes = this.#file.changes.filter((change) => !open.includes(change));
       }
       done(error);
     });

@@ -32,6 +32,7 @@ class Life {
     const { world } = this;
     const { random, clock } = world;
     await world.start();
+    world.slowestMs = random.pick([1, 10, 100]);
     world.open(random.pick(world.hosts));
     await clock.run(20);
     for (let step = 0; step < this.#faults.steps && world.oracle.problems.length === 0; step += 1) {

@@ -217,6 +217,22 @@ describe('a disk', () => {
     await world.clock.until(() => done === 2, 5000);
   });
 
+  it('gives no answer of a read during which the gate was closed', async () => {
+    world.slowestMs = 1;
+    await wait(write(1));
+    for (const host of [one, two]) world.disk(host).latencyMs = () => 100;
+    let done = false;
+    void read().then(() => {
+      done = true;
+    });
+    await world.clock.run(50);
+    session().setGate(false);
+    await world.clock.run(5000);
+    expect(done).toBe(false);
+    session().setGate(true);
+    await world.clock.until(() => done, 5000);
+  });
+
   it('waits at its close for what is in flight', async () => {
     const writing = write(3);
     const closing = session().disk?.close();
