@@ -160,6 +160,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       const entry = { record, ballot };
       if (directory.update(entry)) sync.announce(entry);
     },
+    onLearned: (record, ballot) => directory.update({ record, ballot }),
   });
   for (const [, { accepted, committed }] of registers.all()) {
     if (accepted !== null && committed) directory.update(accepted);

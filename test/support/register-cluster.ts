@@ -113,6 +113,7 @@ export class RegisterCluster {
       admission: this.#options.admission?.(host) ?? admitAll,
       timings,
       onCommitted: (record, ballot) => this.committed.push({ record, ballot }),
+      onLearned: (record, ballot) => this.committed.push({ record, ballot }),
     });
     this.running.set(host, { clock, peer, journal, registers });
     peer.start();

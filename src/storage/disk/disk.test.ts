@@ -169,7 +169,8 @@ describe('a disk', () => {
     world.crash(two, true);
     await wait(write(1));
     world.startHost(two);
-    world.fates.push('applied'); // the join happens, and nobody hears of it
+    // The join happens, and for seconds nobody hears of it.
+    world.fates.push(...Array.from({ length: 8 }, () => 'applied' as const));
     await world.clock.until(() => inSync().length === 2, 20_000);
     world.crash(two, true);
     await wait(write(2));

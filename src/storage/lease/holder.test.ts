@@ -179,6 +179,21 @@ describe('a holder', () => {
     expect(events.at(-1)).toBe('regained');
   });
 
+  it('does not come back on the strength of heartbeats that listed it', () => {
+    take();
+    ack(a);
+    ack(b);
+    clock.advance(3000);
+    beat();
+    const listing = sequence;
+    ack(a);
+    ack(b);
+    beat();
+    ack(c, listing); // late
+    ack(a);
+    expect(holder.deadline(vm)).toBe(null);
+  });
+
   it('does not come back where the lock has gone meanwhile', () => {
     take();
     ack(a);
@@ -216,16 +231,10 @@ describe('a holder', () => {
     holder.drop(vm);
     beat();
     expect(listed).toEqual([vm]);
-    for (const voter of [a, b, c]) ack(voter);
     holder.forget(vm);
     holder.hold(vm, object, epoch(2), [a, b, c]);
     // The voters go on by the heartbeat that listed it until they hear the next one.
-    for (const voter of [a, b, c])
-      holder.acknowledged(
-        voter,
-        { incarnation: incarnation(1), sequence, number: `${voter}.0` },
-        clock.now(),
-      );
+    for (const voter of [a, b, c]) ack(voter);
     expect(holder.deadline(vm)).toBe(null);
     beat();
     expect(listed).toEqual([]);

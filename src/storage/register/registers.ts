@@ -72,6 +72,8 @@ export function createRegisters(options: {
   readonly timings: Timings;
   /** A record is committed; it may be told more than once, and not in order: the higher ballot wins. */
   readonly onCommitted: (record: ObjectRecord, ballot: Ballot) => void;
+  /** This voter was told that a record is committed; others are told in the same way. */
+  readonly onLearned: (record: ObjectRecord, ballot: Ballot) => void;
 }): Registers {
   const { peer, clock, random, journal, admission, timings, onCommitted } = options;
   const log = options.log.child('register');
