@@ -362,6 +362,8 @@ export function createRunner(options: {
     if (entry.life.is('running') && entry.life.become('paused', 'its lease lapsed')) {
       emit('vm.paused', `VM ${entry.name} is paused: its lease lapsed`, entry);
     }
+    // The lease may have come back before the guest stood still.
+    step(entry, 'resume', () => resume(entry));
   }
 
   async function resume(entry: Entry): Promise<void> {
@@ -411,11 +413,14 @@ export function createRunner(options: {
         step(entry, 'reopen', () => reopen(entry));
       }
     },
-    lapsed(vm) {
+    lapsed(vm, stoodStill) {
       const entry = entries.get(vm);
       if (entry === undefined) return;
       // Not queued: standing still must not wait for anything else.
-      pause(entry).catch((error: unknown) => {
+      const paused = pause(entry).then(() => {
+        if (entry.guest?.state === 'paused') stoodStill();
+      });
+      paused.catch((error: unknown) => {
         log.error(`${entry.name} could not be paused; its guard will do it: ${String(error)}`, {
           vm,
         });

@@ -53,8 +53,9 @@ export interface LockOptions {
 export interface LeaseEvents {
   /** The VM may run until the deadline. */
   extended(vm: VmId, deadlineMs: number): void;
-  /** The lease lapsed: the guest must stand still now. */
-  lapsed(vm: VmId): void;
+  /** The lease lapsed: the guest must stand still now. Only when `stoodStill` is called are others told
+   * that they need not wait for the lease to run out. */
+  lapsed(vm: VmId, stoodStill: () => void): void;
   /** A lapsed lease is valid again, and nobody else has had the lock: the guest may go on. */
   regained(vm: VmId, deadlineMs: number): void;
   /** Somebody else has the lock: the guest must be ended. */

@@ -245,6 +245,7 @@ export function createLocks(options: {
     busy.add(vm);
     try {
       await release(vm, epoch, protection);
+      log.info(`released the lock of ${known(vm).name}`, { vm, epoch });
       settled(vm);
     } catch (error) {
       // `fenced` is our own word in a release: a register may say `conflict` for being too slow.
@@ -274,12 +275,9 @@ export function createLocks(options: {
       if (busy.has(vm)) continue;
       holder.disown(vm);
       const epoch = pending?.epoch ?? current.epoch;
-      unlock(vm, epoch, pending?.protection).then(
-        () =>
-          log.info(`released the lock of ${record.name}, which does not run here`, { vm, epoch }),
-        (error: unknown) =>
-          log.debug(`lock of ${record.name} is not released yet: ${String(error)}`),
-      );
+      unlock(vm, epoch, pending?.protection).catch((error: unknown) => {
+        log.debug(`lock of ${record.name} is not released yet: ${String(error)}`);
+      });
     }
   }
 

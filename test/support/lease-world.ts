@@ -106,8 +106,9 @@ export class LeaseHost {
     this.peer = peer;
     store.onLease({
       extended: (vm, deadlineMs) => this.#extend(vm, deadlineMs),
-      lapsed: (vm) => {
+      lapsed: (vm, stoodStill) => {
         if (this.guest?.vm === vm) this.guest.paused = true;
+        stoodStill();
       },
       regained: (vm, deadlineMs) => this.#extend(vm, deadlineMs),
       lost: (vm) => {

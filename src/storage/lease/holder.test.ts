@@ -16,6 +16,8 @@ let sequence: number;
 let listed: readonly string[];
 let events: string[];
 let repairs: number;
+let standsStillAtOnce: boolean;
+let stillLater: () => void;
 /** What each voter would confirm, under which number; null: it does not answer. */
 let voters: Map<HostId, { number: string; carries: boolean } | null>;
 let sentAt: Map<number, number>;
@@ -29,6 +31,7 @@ beforeEach(() => {
   listed = [];
   events = [];
   repairs = 0;
+  standsStillAtOnce = true;
   held = null;
   sentAt = new Map();
   voters = new Map([a, b, c].map((voter) => [voter, { number: `${voter}.0`, carries: true }]));
@@ -56,7 +59,11 @@ beforeEach(() => {
   });
   holder.onLease({
     extended: (_vm, deadlineMs) => events.push(`extended ${deadlineMs - clock.now()}`),
-    lapsed: () => events.push('lapsed'),
+    lapsed: (_vm, stoodStill) => {
+      events.push('lapsed');
+      if (standsStillAtOnce) stoodStill();
+      else stillLater = stoodStill;
+    },
     regained: () => events.push('regained'),
     lost: () => events.push('lost'),
   });
@@ -177,6 +184,30 @@ describe('a holder', () => {
     ack(b);
     expect(holder.deadline(vm)).toBe(clock.now() + 3000);
     expect(events.at(-1)).toBe('regained');
+  });
+
+  it('lists the VM only when its guest stands still, and not for the pause of an older lapse', () => {
+    take();
+    ack(a);
+    ack(b);
+    standsStillAtOnce = false;
+    clock.advance(3000);
+    beat();
+    expect(listed).toEqual([]);
+    const firstPause = stillLater;
+    ack(a);
+    ack(b);
+    beat();
+    ack(a);
+    ack(b);
+    expect(events.at(-1)).toBe('regained');
+    clock.advance(3000);
+    firstPause();
+    beat();
+    expect(listed).toEqual([]);
+    stillLater();
+    beat();
+    expect(listed).toEqual([vm]);
   });
 
   it('does not come back on the strength of heartbeats that listed it', () => {

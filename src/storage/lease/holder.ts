@@ -5,8 +5,8 @@
 // it acknowledged, so the VM's deadline is the *send* time of the oldest heartbeat in the freshest
 // majority, plus the lease, minus the safety margin.
 //
-// When the deadline passes, the VM is lapsed: its guest stands still, and every heartbeat says so,
-// which lets another host take over at once. To come back, the VM leaves the list; voters count anew
+// When the deadline passes, the VM is lapsed. As soon as its guest certainly stands still, every
+// heartbeat says so, which lets another host take over at once. To come back, the VM leaves the list; voters count anew
 // from heartbeats that no longer list it, and only after they have confirmed once more.
 
 import type { Epoch, HostId, ObjectId, VmId } from '../../model/ids.ts';
@@ -28,8 +28,12 @@ interface Held {
   readonly object: ObjectId;
   readonly epoch: Epoch;
   readonly voters: Map<HostId, Voting>;
-  /** `seeking`: no valid lease, but asking for one; not listed. `lapsed`: listed. */
+  /** `seeking`: no valid lease, but asking for one; not listed. `lapsed`: listed if its guest is known
+   * to stand still; if not, the others wait for the lease to run out, the safety margin included. */
   state: 'seeking' | 'valid' | 'lapsed';
+  /** Names the last lapse: that its guest stands still is no news about a later one. */
+  lapse: number;
+  standsStill: boolean;
   /** The first heartbeat that does not list the VM: older ones protect nothing. */
   firstSequence: number;
   seekingSinceMs: number;
@@ -138,8 +142,14 @@ export function createLeaseHolder(options: {
       epoch: lease.epoch,
     });
     lease.state = 'lapsed';
+    lease.standsStill = false;
+    lease.lapse += 1;
     for (const voting of lease.voters.values()) reset(voting);
-    announce((listener) => listener.lapsed(lease.vm));
+    const { lapse: thisLapse } = lease;
+    const stoodStill = () => {
+      if (lease.lapse === thisLapse && lease.state !== 'valid') lease.standsStill = true;
+    };
+    announce((listener) => listener.lapsed(lease.vm, stoodStill));
   }
 
   /** Asks a voter about all locks that it has not confirmed under its present number. */
@@ -211,6 +221,8 @@ export function createLeaseHolder(options: {
         state: 'seeking',
         // The VM may have been listed until now: only heartbeats from the next one on protect it.
         firstSequence: lastSequence + 1,
+        lapse: 0,
+        standsStill: false,
         seekingSinceMs: clock.now(),
         everValid: false,
         deadlineMs: Number.NEGATIVE_INFINITY,
@@ -255,7 +267,7 @@ export function createLeaseHolder(options: {
           lease.state = 'lapsed'; // it did not work out: let others have it meanwhile
           for (const voting of lease.voters.values()) reset(voting);
         }
-        if (lease.state === 'lapsed') listed.push(lease.vm);
+        if (lease.state === 'lapsed' && lease.standsStill) listed.push(lease.vm);
       }
       return listed;
     },
