@@ -31,6 +31,8 @@ export interface Locks {
     options?: LockOptions,
     change?: (record: NamespaceRecord) => NamespaceRecord,
   ): Promise<Epoch>;
+  /** Begins to hold the lock that the first record of a new VM has given this host. */
+  holdNew(record: NamespaceRecord): Promise<void>;
   adopt(vm: VmId, epoch: Epoch): void;
   unlock(vm: VmId, epoch: Epoch, protection?: JsonValue): Promise<void>;
   /** A voter does not carry our lock: write the record again, or learn that the lock is lost. */
@@ -307,6 +309,7 @@ export function createLocks(options: {
     status,
     lock,
     unlock,
+    holdNew: (record) => leased(record, record.lock.epoch),
     adopt,
     repair(vm, epoch) {
       if (repairing.has(vm)) return;

@@ -232,12 +232,13 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       .filter(({ object, epoch }) => {
         const accepted = registers.accepted(object);
         const record = accepted?.record;
-        return (
+        const carried =
           accepted?.durable === true &&
           record?.kind === 'namespace' &&
           record.lock.holder === from &&
-          record.lock.epoch === epoch
-        );
+          record.lock.epoch === epoch;
+        if (carried) voter.confirmed(record);
+        return carried;
       })
       .map(({ object }) => object);
     const answer: ConfirmAnswer = { number: voter.number(from), confirmed };

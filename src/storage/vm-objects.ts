@@ -137,6 +137,7 @@ export function createVmObjects(options: {
     locks.busy(vm, true);
     try {
       await records.create(namespace);
+      await locks.holdNew(namespace);
       for (const disk of disks) {
         await makeComponents(disk);
         await records.create(disk);
@@ -152,9 +153,12 @@ export function createVmObjects(options: {
           lock: { holder: null, epoch: current.lock.epoch },
         };
       });
+      letGo(vm);
       return vm;
     } catch (error) {
       log.warn(`VM ${spec.name} could not be made: ${asHoldfastError(error).message}`, { vm });
+      // Where this host can not clean up, others must be able to.
+      options.holder.drop(vm);
       await removeObjects(namespace).catch((cleanup: unknown) => {
         log.warn(`what was made of VM ${spec.name} goes later: ${String(cleanup)}`, { vm });
       });
@@ -175,8 +179,13 @@ export function createVmObjects(options: {
       if (!directory.isDeleted(object)) await records.bury(object, namespace.vm, voters);
     }
     await records.bury(namespace.id, namespace.vm, namespace.voters);
-    options.holder.drop(namespace.vm);
-    options.holder.forget(namespace.vm);
+    letGo(namespace.vm);
+  }
+
+  /** No record names this host its holder any more. */
+  function letGo(vm: VmId): void {
+    options.holder.drop(vm);
+    options.holder.forget(vm);
   }
 
   async function remove(vm: VmId): Promise<void> {

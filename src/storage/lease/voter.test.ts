@@ -72,6 +72,7 @@ beforeEach(() => {
   sequence = 0;
   voter = make();
   clock.advance(10_000); // what it may have promised before it started is over
+  voter.confirmed(record(a, 1));
 });
 
 describe('a voter', () => {
@@ -84,6 +85,15 @@ describe('a voter', () => {
     expect(voter.admit(record(a, 1), record(b, 2), b)).toBe(1);
     clock.advance(1);
     expect(voter.admit(record(a, 1), record(b, 2), b)).toBe(0);
+  });
+
+  it('protects no lock that it has not confirmed to its holder, nor confirmed again since its end', () => {
+    beat(a);
+    expect(voter.admit(record(a, 7), record(b, 8), b)).toBe(0);
+    voter.confirmed(record(a, 9));
+    expect(voter.admit(record(a, 9), record(b, 10), b)).toBe(4000);
+    expect(voter.admit(record(a, 9), record(null, 9), a)).toBe(0);
+    expect(voter.remainingMs(record(a, 9))).toBe(0);
   });
 
   it('admits what keeps the lock, and what ends no lock', () => {
@@ -120,7 +130,7 @@ describe('a voter', () => {
 
   it('protects no VM that the holder listed as lapsed', () => {
     beat(a, { lapsed: true });
-    expect(voter.admit(record(a, 1), record(b, 2), b)).toBe(0);
+    expect(voter.remainingMs(record(a, 1))).toBe(0);
     beat(a);
     expect(voter.admit(record(a, 1), record(b, 2), b)).toBe(4000);
   });

@@ -1,15 +1,21 @@
 // The voter's side of leases: for how long this host refuses to end whose locks.
 //
 // A holder's heartbeat is a promise asked of this voter: for `leaseDurationMs` from its receipt the
-// voter replaces none of its accepted records that name the sender as holder by one that does not,
-// whoever proposes it, unless the sender itself does, or the sender has listed the VM as lapsed.
-// A majority of such promises is a lease, because any change of the record needs a majority too.
+// voter ends none of the sender's locks that it has confirmed to it, whoever proposes it, unless the
+// sender itself takes the step, or has listed the VM as lapsed. A majority of such promises is a
+// lease, because any change of the record needs a majority too. A lock that was never confirmed is
+// nobody's lease: its take-over may have reached this voter alone, and is in the way of all others.
 //
 // A voter that restarts has forgotten its promises, and one that was cut off may not have heard the
 // renewals of promises that others rely on: both wait for the longest lease they ever granted.
 
-import type { HostId, VmId } from '../../model/ids.ts';
-import { majority, type NamespaceRecord, type ObjectRecord } from '../../model/record.ts';
+import type { HostId, ObjectId, VmId } from '../../model/ids.ts';
+import {
+  type Lock,
+  majority,
+  type NamespaceRecord,
+  type ObjectRecord,
+} from '../../model/record.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { Admission } from '../register/admission.ts';
 import type { Heartbeat, VoterNumber } from './messages.ts';
@@ -28,6 +34,8 @@ export interface LeaseVoter extends Admission {
    * lease than may be granted before `longestLeaseMs` is durable. */
   heard(from: HostId, heartbeat: Heartbeat): VoterNumber | null;
   number(holder: HostId): VoterNumber;
+  /** The holder is told that this voter carries its lock, and relies on it from now on. */
+  confirmed(record: NamespaceRecord): void;
   /** Milliseconds for which the lock in `record` is protected; 0 for a free lock. */
   remainingMs(record: NamespaceRecord): number;
   /** A committed record replaces the accepted one without a vote of this host. */
@@ -47,6 +55,7 @@ export function createLeaseVoter(options: {
   const startedAtMs = clock.now();
   const grants = new Map<HostId, Grant>();
   const endings = new Map<HostId, number>();
+  const reliedOn = new Map<ObjectId, Lock>();
 
   const number = (holder: HostId): VoterNumber =>
     `${options.incarnation}.${endings.get(holder) ?? 0}`;
@@ -65,12 +74,19 @@ export function createLeaseVoter(options: {
     const now = clock.now();
     const grant = grants.get(holder);
     if (grant?.lapsed.has(record.vm)) return 0;
-    const promised = grant?.untilMs ?? now;
+    const relied = reliedOn.get(record.id);
+    const isReliedOn = relied?.holder === holder && relied.epoch === record.lock.epoch;
+    const promised = isReliedOn && grant !== undefined ? grant.untilMs : now;
     const cautious = Math.max(startedAtMs, majoritySince(record)) + options.longestLeaseMs();
     if (cautious === Number.POSITIVE_INFINITY) {
       return Math.max(promised - now, options.longestLeaseMs());
     }
     return Math.max(0, promised - now, cautious - now);
+  }
+
+  function ended(object: ObjectId, holder: HostId): void {
+    reliedOn.delete(object);
+    endings.set(holder, (endings.get(holder) ?? 0) + 1);
   }
 
   return {
@@ -93,6 +109,7 @@ export function createLeaseVoter(options: {
       return number(from);
     },
     number,
+    confirmed: (record) => void reliedOn.set(record.id, record.lock),
     remainingMs,
     admit(current, next, proposer) {
       const holder = endedHolder(current, next);
@@ -103,12 +120,12 @@ export function createLeaseVoter(options: {
       }
       // From here on the holder's acknowledgements carry another number, so that it cannot count
       // this voter on the strength of a confirmation that this decision has made untrue.
-      endings.set(holder, (endings.get(holder) ?? 0) + 1);
+      ended(next.id, holder);
       return 0;
     },
     learned(current, next) {
       const holder = endedHolder(current, next);
-      if (holder !== null) endings.set(holder, (endings.get(holder) ?? 0) + 1);
+      if (holder !== null) ended(next.id, holder);
     },
   };
 }
