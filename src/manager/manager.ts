@@ -2,13 +2,13 @@
 // host that it concerns. Any host can be asked; each answers for what it can reach.
 
 import type { Ha, HaHostView, RunningVm } from '../ha/api.ts';
-import { HoldfastError } from '../model/errors.ts';
+import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import type { HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits, type Timings } from '../model/limits.ts';
 import { builtInPolicies, hostsNeeded, type StoragePolicy } from '../model/policy.ts';
 import type { PowerState, VmSpec } from '../model/vm.ts';
-import type { Peer } from '../peer/peer.ts';
+import type { Peer, Reply } from '../peer/peer.ts';
 import type { Accessibility, Storage, StorageHostView, VmView } from '../storage/api.ts';
 import type { ClusterStatus, HostInfo, Manager, VmDetail, VmInfo, VmRequest } from './api.ts';
 import type { EventLog } from './event-log.ts';
@@ -33,11 +33,11 @@ export function createManager(options: {
   peer.on('manager.start', (_from, body, _payload, reply) => {
     const { vm, knowledge } = body as { vm: VmId; knowledge: JsonValue };
     storage.learn(knowledge);
-    runner.start(vm, { byHa: false }).then((epoch) => reply.ok(epoch), reply.fail);
+    runner.start(vm, { byHa: false }).then((epoch) => reply.ok(epoch), failing(reply));
   });
   peer.on('manager.stop', (_from, body, _payload, reply) => {
     const { vm, force } = body as { vm: VmId; force: boolean };
-    runner.stopVm(vm, { force }).then(() => reply.ok(null), reply.fail);
+    runner.stopVm(vm, { force }).then(() => reply.ok(null), failing(reply));
   });
 
   /** Where the VM runs, by what the hosts report. */
@@ -217,6 +217,10 @@ export function createManager(options: {
     events: () => events.all(),
     onEvent: (listener) => events.onEvent(listener),
   };
+}
+
+function failing(reply: Reply): (error: unknown) => void {
+  return (error) => reply.fail(asHoldfastError(error, 'internal'));
 }
 
 function isHeard(host: HaHostView): boolean {
