@@ -190,7 +190,14 @@ export function createPeer(options: {
             });
             return;
           }
-          receive(from, frame);
+          try {
+            receive(from, frame);
+          } catch (error) {
+            // What one answer breaks must not take the daemon, and with it every VM, along.
+            log.error(`an answer of ${from} to "${frame.type}" failed: ${String(error)}`, {
+              network: options.network,
+            });
+          }
         },
       });
     },

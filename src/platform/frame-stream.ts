@@ -5,6 +5,14 @@ import type { Writable } from 'node:stream';
 
 const lengthBytes = 4;
 
+/**
+ * The same bytes as what the inside knows. A Buffer is a Uint8Array with other habits: its `slice`
+ * does not copy, and what it is a part of belongs to others.
+ */
+export function plainBytes(bytes: Buffer): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 export class FrameReader {
   readonly #maxFrameBytes: number;
   readonly #head = Buffer.alloc(lengthBytes);
@@ -24,7 +32,7 @@ export class FrameReader {
       if (this.#frame !== null) {
         at += this.#fill(this.#frame, bytes, at);
         if (this.#frameFilled < this.#frame.length) return true;
-        const frame = this.#frame;
+        const frame = plainBytes(this.#frame);
         this.#frame = null;
         if (!onFrame(frame)) return true;
         continue;
@@ -38,7 +46,7 @@ export class FrameReader {
       const length = this.#head.readUInt32BE(0);
       if (length > this.#maxFrameBytes) return false;
       if (length <= bytes.length - at) {
-        const frame = bytes.subarray(at, at + length);
+        const frame = plainBytes(bytes.subarray(at, at + length));
         at += length;
         if (!onFrame(frame)) return true;
       } else {

@@ -6,6 +6,7 @@ import { chmodSync, lstatSync, unlinkSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { HoldfastError } from '../model/errors.ts';
 import type { Stream, Streams } from '../ports/streams.ts';
+import { plainBytes } from './frame-stream.ts';
 
 /** Of `sockaddr_un` on Linux, without the final zero. */
 export const maxSocketPathBytes = 107;
@@ -108,7 +109,7 @@ function makeStream(socket: Socket): Stream {
     end: () => void socket.end(),
     destroy: () => void socket.destroy(),
     handle(events) {
-      socket.on('data', (bytes: Buffer) => events.data(bytes));
+      socket.on('data', (bytes: Buffer) => events.data(plainBytes(bytes)));
       socket.on('drain', () => events.drained());
       socket.on('close', () => events.closed());
     },

@@ -14,14 +14,15 @@ import {
   openComponent,
   removeComponentFiles,
 } from './component.ts';
-import type {
-  ClearIntent,
-  CreateComponent,
-  FlushComponent,
-  ReadComponent,
-  TakeAnswer,
-  TakeComponent,
-  WriteComponent,
+import {
+  type ClearIntent,
+  type CreateComponent,
+  encodeRegions,
+  type FlushComponent,
+  type ReadComponent,
+  type TakeAnswer,
+  type TakeComponent,
+  type WriteComponent,
 } from './messages.ts';
 
 export interface ComponentStore {
@@ -155,7 +156,7 @@ export function createComponentStore(options: {
       const component = await use(request.component);
       const { answer: taking, regions } = await component.take(request.fence);
       log.debug(`${from} has taken ${request.component}`, { mayHaveLost: taking.mayHaveLost });
-      const payload = new Uint8Array(Uint32Array.from(regions).buffer);
+      const payload = encodeRegions(regions);
       return [taking satisfies TakeAnswer as unknown as JsonValue, payload];
     });
   });

@@ -12,7 +12,7 @@ import type { Component, Fence } from '../../model/record.ts';
 import { noPayload } from '../../peer/frame.ts';
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
-import type { TakeAnswer } from './messages.ts';
+import { decodeRegions, type TakeAnswer } from './messages.ts';
 
 /**
  * `inSync`: the record counts it, reads may use it. `joining`: the record may count it already.
@@ -119,9 +119,7 @@ export class Copy {
         this.persisting = false;
         this.isLost = false;
         this.isReady = true;
-        // A copy of the payload: it may be an unaligned piece of a larger buffer.
-        const regions = [...new Uint32Array(payload.slice().buffer)];
-        done(null, taken.mayHaveLost || restarted, regions);
+        done(null, taken.mayHaveLost || restarted, decodeRegions(payload));
       },
     );
   }
