@@ -68,6 +68,7 @@ export async function createHost(ports: HostPorts, options: HostOptions): Promis
     emit: events.emit,
   });
   const runner = createRunner({
+    self,
     kind: options.kind,
     storage: store,
     guests: ports.guests,

@@ -37,7 +37,8 @@ export function createManager(options: {
   });
   peer.on('manager.stop', (_from, body, _payload, reply) => {
     const { vm, force } = body as { vm: VmId; force: boolean };
-    runner.stopVm(vm, { force }).then(() => reply.ok(null), failing(reply));
+    const power = (): PowerState => (runner.isHere(vm) ? 'stopping' : 'off');
+    runner.stopVm(vm, { force }).then(() => reply.ok(power()), failing(reply));
   });
 
   /** Where the VM runs, by what the hosts report. */
@@ -75,6 +76,9 @@ export function createManager(options: {
 
   function noteOf(view: VmView): string | null {
     if (view.lifecycle !== 'ready') return `the VM is ${view.lifecycle}`;
+    if (running(view.vm)?.guest.state === 'stopping' && !view.accessible.accessible) {
+      return `its power-off is recorded when its objects are accessible again: ${view.accessible.text}`;
+    }
     const waiting = ha.waiting().find((one) => one.vm === view.vm);
     if (waiting !== undefined) return waiting.text;
     const accessible: Accessibility = view.accessible;
@@ -171,8 +175,9 @@ export function createManager(options: {
     const host = at?.host ?? (runner.isHere(view.vm) ? self : null);
     if (host === null) throw notRunning(view);
     const timeoutMs = startTimeoutMs + options.timings.powerOffGraceMs;
-    await peer.ask(host, 'manager.stop', { vm: view.vm, force }, timeoutMs);
-    return again(view.vm);
+    const power = await peer.ask(host, 'manager.stop', { vm: view.vm, force }, timeoutMs);
+    // The host that did it knows; its next report may not have come yet.
+    return { ...again(view.vm), power: power as PowerState };
   }
 
   function notRunning(view: VmView): HoldfastError {

@@ -7,7 +7,7 @@ import type { RunningVm, VmRunner } from '../ha/api.ts';
 import { GuestHeartbeat } from '../hypervisor/heartbeat.ts';
 import { LifeCycle } from '../hypervisor/life-cycle.ts';
 import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
-import type { Epoch, VmId } from '../model/ids.ts';
+import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import type { ProtectionState } from '../model/protection.ts';
@@ -54,6 +54,7 @@ export function createRunner(options: {
   readonly emit: Emit;
   readonly onPoweredOn: (vm: VmId, epoch: Epoch) => void;
   readonly onPoweredOff: (vm: VmId, epoch: Epoch) => void;
+  readonly self: HostId;
   /** A witness runs no VMs. */
   readonly kind: 'full' | 'witness';
 }): Runner {
@@ -235,7 +236,22 @@ export function createRunner(options: {
       log.warn(`power-off of ${entry.name} is recorded later: ${String(error)}`, { vm: entry.vm });
     }
     await end(entry);
-    forget(entry);
+    forgetWhenRecorded(entry);
+  }
+
+  /**
+   * As long as the record still says that the VM is to run here, this host reports it as `stopping`:
+   * the master must not take it for a guest that was lost and start it again.
+   */
+  function forgetWhenRecorded(entry: Entry): void {
+    const lock = storage.vm(entry.vm)?.lock;
+    if (lock === undefined || lock.holder !== options.self || lock.epoch !== entry.epoch) {
+      forget(entry);
+      return;
+    }
+    clock.after(options.timings.heartbeatIntervalMs, () => {
+      if (!detached) forgetWhenRecorded(entry);
+    });
   }
 
   async function openDisks(entry: Entry, guestRuns: boolean): Promise<OpenDisks> {
@@ -362,6 +378,8 @@ export function createRunner(options: {
     if (entry.life.is('running') && entry.life.become('paused', 'its lease lapsed')) {
       emit('vm.paused', `VM ${entry.name} is paused: its lease lapsed`, entry);
     }
+    // A guest that stands still can not switch itself off: whoever waits for that need not.
+    if (entry.life.is('stopping')) entry.onExit?.();
     // The lease may have come back before the guest stood still.
     step(entry, 'resume', () => resume(entry));
   }

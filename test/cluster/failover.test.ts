@@ -328,6 +328,23 @@ describe('a partition', () => {
     allIsWell();
   });
 
+  it('of the storage network does not bring back what its user switches off meanwhile', async () => {
+    await clusterOf(3);
+    await startVm('host-1');
+    cluster.storageNetwork.partition([hostId('host-1')], [hostId('host-2'), hostId('host-3')]);
+    await cluster.clock.run(1000);
+    const { manager } = cluster.machine('host-2');
+    const stopped = await cluster.wait(manager.stopVm('web', { force: false }));
+    expect(stopped.power).toBe('stopping');
+    await cluster.clock.run(25_000);
+    expect(cluster.machines.flatMap((machine) => [...machine.guests])).toEqual([]);
+    cluster.heal();
+    await cluster.until(() => manager.vm('web').power === 'off', 15_000);
+    await cluster.clock.run(15_000);
+    expect(manager.vm('web').protection.status).toBe('unprotected');
+    expect(cluster.machines.flatMap((machine) => [...machine.guests])).toEqual([]);
+  });
+
   it('of the storage network alone pauses the guest and lets it go on, without a restart', async () => {
     await clusterOf(3);
     await startVm('host-1');
