@@ -110,6 +110,8 @@ export class QemuGuest implements Guest {
     }
     if (this.#over) guard.close();
     this.#guard = guard;
+    // It may have ended right after it answered: that is known by now, and newer than the answer.
+    if (this.#hasExited()) return status;
     if (status.state === 'exited' && status.exit !== null) this.#onExit(status.exit);
     else if (status.state === 'running') this.#state = 'running';
     else if (status.pause === 'deadline') this.#onPaused();
@@ -204,6 +206,10 @@ export class QemuGuest implements Guest {
     this.#letGo();
     await removeRunFiles(this.#context.files);
     this.#context.gone(this);
+  }
+
+  #hasExited(): boolean {
+    return this.#state === 'exited';
   }
 
   #needGuard(): GuardClient {
