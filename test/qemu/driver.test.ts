@@ -275,9 +275,12 @@ describe('a guest', { timeout: patience }, () => {
   test('that somebody ends with SIGTERM did not switch itself off', async () => {
     const runDir = tempFolder();
     const driver = await driverIn(runDir);
-    const guest = await driver.start(launchOf(null));
+    const { socket } = await disk(tempFolder());
+    const guest = await driver.start(launchOf(socket));
+    const seen = events(guest);
+    await untilItCounts(seen);
     process.kill(qemuPid('vm-1', runDir), 'SIGTERM');
-    expect(await exitOf(guest)).toMatchObject({
+    expect(await until(() => typed(seen, 'exited'))).toMatchObject({
       clean: false,
       detail: expect.stringContaining('host-signal'),
     });
