@@ -191,7 +191,10 @@ export function createManager(options: {
   }
 
   async function createVm(request: VmRequest): Promise<VmInfo> {
-    return again(await storage.createVm(toSpec(request)));
+    const spec = toSpec(request);
+    const vm = await storage.createVm(spec);
+    events.emit('vm.created', `VM ${spec.name} was made`, { vm, name: spec.name });
+    return again(vm);
   }
 
   return {

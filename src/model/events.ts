@@ -21,7 +21,6 @@ export type EventType =
   | 'vm.resumed'
   | 'vm.lost'
   | 'vm.protected'
-  | 'vm.unprotected'
   | 'failover.detected'
   | 'failover.waiting'
   | 'failover.lockFree'

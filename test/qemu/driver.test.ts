@@ -291,6 +291,21 @@ describe('a guest', { timeout: patience }, () => {
     await ended?.kill();
   });
 
+  test('that somebody ends with SIGTERM while it works is told in the same way', async () => {
+    const runDir = tempFolder();
+    const driver = await driverIn(runDir);
+    const { socket } = await disk(tempFolder());
+    const guest = await driver.start(launchOf(socket));
+    const seen = events(guest);
+    await untilItCounts(seen);
+    process.kill(qemuPid('vm-1', runDir), 'SIGTERM');
+    expect(await until(() => typed(seen, 'exited'))).toMatchObject({
+      clean: false,
+      detail: expect.stringContaining('host-signal'),
+    });
+    await guest.kill();
+  });
+
   test('that panics stands until it is reset', async () => {
     const driver = await driverIn(tempFolder());
     const { socket } = await disk(tempFolder());
