@@ -102,7 +102,12 @@ function schemaAt(schema: Node, path: readonly string[]): Node | null {
   let node: Node | undefined = schema;
   for (const step of path) {
     const properties = node?.['properties'] as Readonly<Record<string, Node>> | undefined;
-    node = properties?.[step] ?? (node?.['items'] as Node | undefined);
+    // A record has one schema for all its keys.
+    const patterns = node?.['patternProperties'] as Readonly<Record<string, Node>> | undefined;
+    node =
+      properties?.[step] ??
+      Object.values(patterns ?? {})[0] ??
+      (node?.['items'] as Node | undefined);
   }
   return node ?? null;
 }

@@ -62,6 +62,16 @@ export const Boot = Type.String({
 
 export const Protected = Type.Boolean({ description: 'true or false' });
 
+export const HostNames = Type.Array(Type.String({ minLength: 1 }), {
+  minItems: 1,
+  maxItems: 2 * limits.maxFailuresToTolerate + 1,
+  description: 'a list of hosts, those with the data first, then those that only vote',
+});
+
+export const ObjectHosts = Type.Record(Type.String(), HostNames, {
+  description: 'a list of hosts for each object named: `namespace`, `disk0` and so on',
+});
+
 export const VmRequestSchema = closed({
   name: Name,
   cpus: Type.Optional(Cpus),
@@ -90,6 +100,8 @@ export const VmRequestSchema = closed({
   boot: Type.Optional(Boot),
   protected: Type.Optional(Protected),
   priority: Type.Optional(Priority),
+  hosts: Type.Optional(HostNames),
+  objectHosts: Type.Optional(ObjectHosts),
 });
 
 export const StartRequestSchema = closed({

@@ -129,6 +129,9 @@ describe('routes', () => {
   it('creates, starts, stops and removes', async () => {
     const created = await post('/v1/vms', { ...good, policy: 'mirror', protected: false, cpus: 2 });
     expect(created.status).toBe(201);
+    const placed = { hosts: ['h1', 'h2', 'h3'], objectHosts: { namespace: ['h3', 'h1', 'h2'] } };
+    expect((await post('/v1/vms', { ...good, name: 'db', ...placed })).status).toBe(201);
+    expect(manager.calls.pop()).toEqual(['createVm', { ...good, name: 'db', ...placed }]);
     expect((await post('/v1/vms/web/start', { on: 'host-2' })).body).toMatchObject({
       host: 'host-2',
     });
@@ -218,6 +221,17 @@ describe('bad requests are refused, with the key and what was expected', () => {
       'an impossible policy',
       { ...good, policy: { failuresToTolerate: 9, stripes: 1 } },
       /`policy` is .*expected the name of a storage policy, or failuresToTolerate \(0 to 3\)/,
+    ],
+    [
+      'a text as hosts',
+      { ...good, hosts: 'h1,h2' },
+      /`hosts` is "h1,h2": expected a list of hosts/,
+    ],
+    ['a number as host', { ...good, hosts: ['h1', 2, 'h3'] }, /`hosts\[1\]` is 2: expected string/],
+    [
+      'a host as hosts of an object',
+      { ...good, objectHosts: { disk0: 'h1' } },
+      /`objectHosts.disk0` is "h1": expected a list of hosts/,
     ],
     ['a wrong priority', { ...good, priority: 'urgent' }, /expected highest, high, medium/],
   ])('%s', async (_what, body, message) => {

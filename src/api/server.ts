@@ -27,6 +27,7 @@ import {
   type VmDetailReply,
   VmParamsSchema,
   type VmReply,
+  type VmRequestBody,
   VmRequestSchema,
 } from './schemas.ts';
 
@@ -164,7 +165,7 @@ function createApp({ manager, hostCommands, log }: ApiOptions) {
     async (request, reply): Promise<VmReply> => {
       checkPolicies(request.body);
       reply.code(201);
-      return manager.createVm(request.body);
+      return manager.createVm(toRequest(request.body));
     },
   );
   app.post(
@@ -193,7 +194,20 @@ function createApp({ manager, hostCommands, log }: ApiOptions) {
   return app;
 }
 
-function checkPolicies(request: VmRequest): void {
+/** The names of hosts are checked by who knows the hosts. */
+function toRequest({ hosts, objectHosts, ...rest }: VmRequestBody): VmRequest {
+  const named = (names: readonly string[]) => names.map((name) => hostId(name));
+  const byObject = Object.entries(objectHosts ?? {}).map(
+    ([object, names]) => [object, named(names)] as const,
+  );
+  return {
+    ...rest,
+    ...(hosts === undefined ? {} : { hosts: named(hosts) }),
+    ...(objectHosts === undefined ? {} : { objectHosts: Object.fromEntries(byObject) }),
+  };
+}
+
+function checkPolicies(request: VmRequestBody): void {
   const named: [string, unknown][] = [
     ['policy', request.policy],
     ...request.disks.map((disk, index): [string, unknown] => [

@@ -25,6 +25,13 @@ export function vmName(text: string): string {
   );
 }
 
+/** `a,b,c`. */
+export function hostNames(text: string): string[] {
+  const names = text.split(',').map((name) => name.trim());
+  if (names.every((name) => name !== '')) return names;
+  throw new InvalidArgumentError('Expected names of hosts with commas between them.');
+}
+
 /** A whole number within bounds. */
 export function wholeNumber(least: number, most: number): (text: string) => number {
   return (text) => {

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { Command } from '@commander-js/extra-typings';
 import type { VmReply, VmRequestBody } from '../api/schemas.ts';
 import { limits } from '../model/limits.ts';
-import { diskSizes, memorySize, vmName, wholeNumber } from './arguments.ts';
+import { diskSizes, hostNames, memorySize, vmName, wholeNumber } from './arguments.ts';
 import { builtInGuest } from './built-in-guest.ts';
 import type { OpenSession } from './command.ts';
 import { UsageError } from './failure.ts';
@@ -84,6 +84,11 @@ function addCreate(vm: Command, open: OpenSession): void {
       '--boot <image>',
       `boot image, or \`disk\` for the first disk's (default: ${defaultBoot})`,
     )
+    .option(
+      '--hosts <hosts>',
+      'such as h1,h2,h3: where its objects go, hosts with data first (default: where there is most space)',
+      hostNames,
+    )
     .option('--unprotected', 'do not restart it when its host fails')
     .action(async (name, options, command) => {
       const session = open(command);
@@ -102,11 +107,12 @@ interface CreateOptions {
   readonly cpus?: number | undefined;
   readonly policy?: string | undefined;
   readonly boot?: string | undefined;
+  readonly hosts?: readonly string[] | undefined;
   readonly unprotected?: true | undefined;
 }
 
 async function requestOf(name: string | undefined, options: CreateOptions): Promise<VmRequestBody> {
-  const { file, memory, disk, cpus, policy, boot, unprotected } = options;
+  const { file, memory, disk, cpus, policy, boot, hosts, unprotected } = options;
   if (file !== undefined) {
     const { file: _, ...others } = options;
     const extra = Object.keys(others)[0];
@@ -124,6 +130,7 @@ async function requestOf(name: string | undefined, options: CreateOptions): Prom
     boot: boot ?? defaultBoot,
     ...(cpus === undefined ? {} : { cpus }),
     ...(policy === undefined ? {} : { policy }),
+    ...(hosts === undefined ? {} : { hosts }),
     ...(unprotected ? { protected: false } : {}),
   };
 }

@@ -7,7 +7,9 @@ import { compileCheck, formatPath, type Problem } from '../api/problems.ts';
 import {
   Boot,
   Cpus,
+  HostNames,
   Name,
+  ObjectHosts,
   Policy,
   Priority,
   Protected,
@@ -33,6 +35,8 @@ const VmFileSchema = closed({
   boot: Type.Optional(Boot),
   protected: Type.Optional(Protected),
   priority: Type.Optional(Priority),
+  hosts: Type.Optional(HostNames),
+  objectHosts: Type.Optional(ObjectHosts),
 });
 
 const checkFile = compileCheck(VmFileSchema);

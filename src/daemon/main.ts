@@ -15,6 +15,7 @@ import { createTlsTransport } from '../platform/tls-transport.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { GuestDriver } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
+import { noProbe } from '../ports/probe.ts';
 import type { BootImage } from '../qemu/command-line.ts';
 import { createQemuDriver } from '../qemu/driver.ts';
 import { type HostConfig, readConfig, statePaths } from './config.ts';
@@ -65,6 +66,7 @@ export async function runDaemon(configFile: string): Promise<void> {
       disk,
       streams: createStreams(),
       guests,
+      probe: noProbe,
     };
     host = await createHost(ports, {
       cluster: config.cluster,

@@ -41,7 +41,7 @@ export function answerMaster(options: {
       reply.fail(new HoldfastError('no-capacity', `${self} is a witness and runs no VMs`));
       return;
     }
-    log.info(`starting ${storage.vm(vm)?.name ?? vm} for ${from}`, { vm });
+    log.debug(`starting ${storage.vm(vm)?.name ?? vm} for ${from}`, { vm });
     start(vm).then(
       (epoch) => {
         options.onStarted(vm, epoch);

@@ -57,6 +57,17 @@ const stages: Readonly<Record<Stage, StageRow>> = {
   },
 };
 
+/** The lists that people are told of; null: on its way from one to the next. */
+const lists: Readonly<Record<Stage, string | null>> = {
+  candidate: null,
+  asking: null,
+  restart: 'restart list',
+  reaching: null,
+  starting: 'starting',
+  unsettled: 'unsettled',
+  waiting: 'wait list',
+};
+
 const byPriority: readonly RestartPriority[] = ['highest', 'high', 'medium', 'low', 'lowest'];
 
 /** What a waiting VM waits for. */
@@ -100,6 +111,9 @@ export class Entry {
   /** Room of each target that was of no use, when it was: only more room makes it worth a try. */
   readonly tried = new Map<HostId, number>();
   reach: { readonly atMs: number; readonly hosts: ReadonlySet<HostId> } | null = null;
+  /** The list that was told last, and the whole of what was said. */
+  #list = 'missing';
+  #said = '';
 
   constructor(candidate: Candidate, nowMs: number) {
     this.candidate = candidate;
@@ -119,17 +133,30 @@ export class Entry {
     if (!stages[this.stage].next.includes(stage) || (stage === 'waiting') !== (wait !== null)) {
       throw new Error(`${this.candidate.name} can not go from ${this.stage} to ${stage} (${why})`);
     }
-    const before = this.wait?.reason ?? this.stage;
-    const after = wait?.reason ?? stage;
-    if (before !== after) {
-      log.info(`${this.name}: ${before} -> ${after} (${why})`, {
-        vm: this.vm,
-        means: stages[stage].means,
-      });
-    }
     this.stage = stage;
     this.wait = wait;
     this.sinceMs = nowMs;
+    const list = lists[stage];
+    if (list === null || (stage === 'unsettled' && this.started)) return;
+    this.#say(list, wait === null ? why : `${wait.reason}: ${wait.text}`, log);
+  }
+
+  /** It is on no list any more. */
+  leave(log: Log, why: string): void {
+    this.#say('done', why, log);
+  }
+
+  /** One line for each change of list, or of the reason to be on it. */
+  #say(list: string, why: string, log: Log): void {
+    const before = this.#list;
+    const said = `${list} (${why})`;
+    if (said === this.#said || (list === before && this.wait === null)) return;
+    this.#list = list;
+    this.#said = said;
+    log.info(`${this.name}: ${before} -> ${said}`, {
+      vm: this.vm,
+      means: stages[this.stage].means,
+    });
   }
 }
 

@@ -7,6 +7,7 @@ import type { ErrorCode } from '../model/errors.ts';
 import { epoch, type HostId, hostId, objectId, type VmId, vmId } from '../model/ids.ts';
 import type { RestartPriority } from '../model/vm.ts';
 import type { Log } from '../ports/log.ts';
+import { noProbe } from '../ports/probe.ts';
 import type { Accessibility } from '../storage/api.ts';
 import { Failover } from './failover.ts';
 import type { Candidate } from './failover-entry.ts';
@@ -31,7 +32,7 @@ class Bench implements World {
   notes: Note[] = [];
   todo: Action[] = [];
   wanted: Candidate[] = [];
-  readonly machine = new Failover(this, 4000, new SeededRandom(1), log);
+  readonly machine = new Failover(this, 4000, new SeededRandom(1), log, noProbe);
 
   accessibility = (vms: readonly VmId[]) =>
     new Map(vms.map((vm) => [vm, this.#access(vm)] as const));

@@ -9,6 +9,7 @@
 import type { HostId, VmId } from '../model/ids.ts';
 import type { WaitReason } from '../model/recovery.ts';
 import type { Log } from '../ports/log.ts';
+import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Accessibility, LockStatus } from '../storage/api.ts';
 import type { Waiting } from './api.ts';
@@ -25,6 +26,7 @@ export class Failover {
   readonly #leaseDurationMs: number;
   readonly #random: Random;
   readonly #log: Log;
+  readonly #probe: Probe;
   readonly #entries = new Map<VmId, Entry>();
   /** VMs that a start found unprotected, and until when they are left alone. */
   readonly #dismissed = new Map<VmId, number>();
@@ -34,11 +36,12 @@ export class Failover {
   #storageNotice = false;
   #nextQuestion = 1;
 
-  constructor(world: World, leaseDurationMs: number, random: Random, log: Log) {
+  constructor(world: World, leaseDurationMs: number, random: Random, log: Log, probe: Probe) {
     this.#world = world;
     this.#leaseDurationMs = leaseDurationMs;
     this.#random = random;
     this.#log = log;
+    this.#probe = probe;
   }
 
   // ---- what the machine is told ---------------------------------------------------------------
@@ -148,7 +151,11 @@ export class Failover {
 
   /** Does what is due now and returns everything to be done since the last call. */
   advance(nowMs: number): Action[] {
-    this.#leaveWaits(nowMs);
+    for (const [vm, untilMs] of this.#dismissed) if (untilMs <= nowMs) this.#dismissed.delete(vm);
+    const notice = this.#storageNotice;
+    this.#storageNotice = false;
+    if (this.#entries.size === 0) return this.#takeActions(); // as almost always
+    this.#leaveWaits(notice, nowMs);
     let questions = 0;
     for (const entry of this.#entries.values()) if (entry.stage === 'asking') questions += 1;
     this.#each((entry) => {
@@ -161,6 +168,10 @@ export class Failover {
       this.#actions.push({ kind: 'askLock', vm: entry.vm });
     });
     this.#placeAll(nowMs);
+    return this.#takeActions();
+  }
+
+  #takeActions(): Action[] {
     const actions = this.#actions;
     this.#actions = [];
     return actions;
@@ -214,7 +225,8 @@ export class Failover {
     this.#order = null;
     const pauseMs = candidate.prefer === null ? 0 : this.#quick.pauseMs(candidate.vm, nowMs);
     const { vm, name, from } = candidate;
-    this.#log.info(`${name}: nobody reports it, it was on ${from ?? 'no known host'}`, { vm });
+    const where = from === null ? '' : `; it was on ${from}`;
+    this.#log.info(`${name}: missing (protected, and nobody reports it${where})`, { vm });
     if (pauseMs === 0) return;
     const text = `its guest keeps ending soon after its start; the next attempt is in ${pauseMs / 1000} s`;
     this.#wait(entry, 'retry', text, nowMs + pauseMs, nowMs);
@@ -283,6 +295,7 @@ export class Failover {
     const wait = { reason, text, notBeforeMs, lookAtMs: 0 };
     wait.lookAtMs = nextLookMs(entry, wait, nowMs);
     entry.enter('waiting', nowMs, this.#log, text, wait);
+    this.#probe.reached({ at: 'ha.waiting', vm: entry.vm, reason });
     if (!tell || entry.toldText === text) return;
     entry.toldText = text;
     this.#note(entry, 'waiting', nowMs, `${entry.name} waits for ${reason}: ${text}.`);
@@ -293,10 +306,7 @@ export class Failover {
     this.#wait(entry, 'retry', text, nowMs + this.#backOff(entry.attempts), nowMs);
   }
 
-  #leaveWaits(nowMs: number): void {
-    for (const [vm, untilMs] of this.#dismissed) if (untilMs <= nowMs) this.#dismissed.delete(vm);
-    const notice = this.#storageNotice;
-    this.#storageNotice = false;
+  #leaveWaits(notice: boolean, nowMs: number): void {
     const rooms = this.#rooms();
     this.#each((entry) => {
       const why = reasonToLeave(entry, this.#world, rooms, notice, nowMs);
@@ -397,12 +407,7 @@ export class Failover {
   }
 
   #remove(entry: Entry, nowMs: number, why: string): void {
-    this.#log.info(
-      `${entry.candidate.name}: ${entry.wait?.reason ?? entry.stage} -> done (${why})`,
-      {
-        vm: entry.vm,
-      },
-    );
+    entry.leave(this.#log, why);
     this.#entries.delete(entry.vm);
     this.#order = null;
     this.#note(entry, 'over', nowMs, why);

@@ -11,6 +11,7 @@ import { noPayload } from '../peer/frame.ts';
 import type { Peer, Reply } from '../peer/peer.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
+import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Storage } from '../storage/api.ts';
 import { answerMaster } from './agent.ts';
@@ -28,7 +29,7 @@ import { Standing } from './standing.ts';
 import { Targets } from './targets.ts';
 import { Voice } from './voice.ts';
 
-interface HaOptions {
+export interface HaOptions {
   readonly self: HostId;
   readonly kind: HostKind;
   /** All hosts known to the cluster, this one included or not. */
@@ -38,6 +39,7 @@ interface HaOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly probe: Probe;
   readonly timings: Timings;
   readonly storage: Storage;
   readonly runner: VmRunner;
@@ -200,7 +202,7 @@ class HaModule implements Ha {
     peer.on('ha.heartbeat', (from, body) => this.#heard(from, body as unknown as Heartbeat));
     peer.on('ha.vms', (from, body) => this.#listed(from, body as unknown as VmList));
     peer.on('ha.wantVms', (from) => {
-      if (this.#isRunning) this.#voice.sendList(from);
+      if (this.#isRunning) this.#voice.sendList([from]);
     });
     peer.on('ha.protect', (from, body, _payload, reply) => {
       this.#askedToProtect(from, body as unknown as ProtectReport, reply);
@@ -220,24 +222,28 @@ class HaModule implements Ha {
     });
     peer.onSession((host, isUp) => {
       if (!isUp || !this.#isRunning) return;
-      this.#voice.sendList(host);
-      this.#beat(host, this.#clock.now());
+      this.#voice.sendList([host]);
+      this.#beat([host], this.#clock.now());
     });
     runner.onChange(() => {
       if (this.#isRunning) this.#runningChanged();
     });
     storage.watchAccessibility((vms) => {
-      this.#view.changed();
       this.#master?.accessibilityChanged(vms);
-      this.#isProtectionDue = true;
-      this.#poke();
+      this.#protectionChanged(vms);
     });
     storage.watchMetadata(haService, (vms) => {
-      this.#view.changed();
       this.#master?.metadataChanged(vms);
-      this.#isProtectionDue = true;
-      this.#poke();
+      this.#protectionChanged(vms);
     });
+  }
+
+  /** Most of it is news of VMs of other hosts, and of no interest but to the master. */
+  #protectionChanged(vms: readonly VmId[]): void {
+    this.#view.changed();
+    const isConcerned = this.#protection.isConcerned(vms);
+    if (isConcerned) this.#isProtectionDue = true;
+    if (isConcerned || this.#master !== null) this.#poke();
   }
 
   #heard(from: HostId, beat: Heartbeat): void {
@@ -245,7 +251,7 @@ class HaModule implements Ha {
     const nowMs = this.#clock.now();
     const before = this.#membership.member(from)?.condition;
     const heard = this.#membership.heard(from, beat, nowMs);
-    if (heard.answer) this.#beat(from, nowMs);
+    if (heard.answer) this.#beat([from], nowMs);
     if (heard.wantsList) this.#options.peer.send(from, 'ha.wantVms', null);
     if (before !== 'linked' && this.#membership.member(from)?.condition === 'linked') {
       this.#tell('host.up', `${from} is heard on the HA network.`);
@@ -334,7 +340,7 @@ class HaModule implements Ha {
     if (this.#isNews || nowMs >= this.#nextBeatMs) {
       this.#isNews = false;
       this.#nextBeatMs = nowMs + this.#timings.heartbeatIntervalMs;
-      for (const member of this.#membership.members()) this.#beat(member.host, nowMs);
+      this.#beat(this.#membership.hosts(), nowMs);
     }
     this.#reviewProtection(nowMs);
     this.#master?.advance(nowMs);
@@ -359,56 +365,54 @@ class HaModule implements Ha {
   }
 
   #lookForReady(vm: VmId, nowMs: number): void {
-    const own = { host: this.#self, running: this.#options.runner.running() };
-    const others = [...this.#membership.members()].map(({ host, list }) => ({
-      host,
-      running: list?.vms ?? [],
-    }));
-    for (const { host, running } of [own, ...others]) {
-      if (!running.some((it) => it.vm === vm && it.ready)) continue;
-      const name = this.#recoveries.ready(vm, host, nowMs);
-      if (name === null) continue;
-      this.#tell('failover.guestReady', `The guest of ${name} is heard on ${host}.`, {
-        id: vm,
-        name,
-      });
-    }
+    const host = this.#recoveries.placeOf(vm);
+    if (host === null) return;
+    const isOwn = host === this.#self;
+    const own = isOwn ? this.#options.runner.running() : null;
+    const running = own ?? this.#membership.member(host)?.list?.vms ?? [];
+    if (!running.some((it) => it.vm === vm && it.ready)) return;
+    const name = this.#recoveries.ready(vm, host, nowMs);
+    if (name === null) return;
+    const text = `The guest of ${name} is heard on ${host}.`;
+    this.#tell('failover.guestReady', text, { id: vm, name });
   }
 
   // ---- master and agent ---------------------------------------------------------------------------
 
   #elected(why: string): void {
     this.#master = this.#createMaster();
+    this.#options.probe.reached({ at: 'ha.elected', term: this.term() });
     this.#tell('master.elected', `${this.#self} is master of term ${this.term()}: ${why}.`);
   }
 
   #abdicated(why: string): void {
     this.#master?.close();
     this.#master = null;
+    this.#options.probe.reached({ at: 'ha.abdicated' });
     this.#tell('master.abdicated', `${this.#self} is master no longer: ${why}.`);
   }
 
   #createMaster(): Master {
-    const { self, peer, clock, random, storage, runner } = this.#options;
+    const { self, peer, clock, random, probe, storage } = this.#options;
     return new Master({
       self,
       peer,
       clock,
       random: random.stream('ha'),
       log: this.#log,
+      probe,
       storage,
       membership: this.#membership,
       targets: this.#targets,
       view: this.#view,
       recoveries: this.#recoveries,
-      running: () => runner.running(),
       timings: this.#timings,
       tell: (type, text, vm) => this.#tell(type, text, vm),
       poke: () => this.#poke(),
     });
   }
 
-  #beat(to: HostId, nowMs: number): void {
+  #beat(to: Iterable<HostId>, nowMs: number): void {
     this.#voice.beat(to, this.#standing.claim(), this.master(), nowMs);
   }
 
@@ -424,7 +428,7 @@ class HaModule implements Ha {
     for (const member of this.#membership.members()) {
       const before = this.#states.get(member.host);
       const state = stateOf(member, before, this.master(), reachable);
-      this.#states.set(member.host, state, describe(member));
+      if (state !== before) this.#states.set(member.host, state, describe(member));
     }
     if (this.#standing.role !== 'master') return;
     const isHeard = [...this.#membership.members()].some((member) => member.condition !== 'failed');
@@ -440,7 +444,10 @@ class HaModule implements Ha {
     const { host, condition, heardAtMs } = member;
     if (heardAtMs === null) return; // never heard: there is nothing to report
     const silence = `${((this.#clock.now() - heardAtMs) / 1000).toFixed(1)} s`;
-    this.#log.info(`${host}: ${before} -> ${condition}, silent for ${silence}`);
+    // Agents leave it to their master, unless it is the master that is silent.
+    const master = this.master();
+    const level = master === null || master === host || master === this.#self ? 'info' : 'debug';
+    this.#log[level](`${host}: ${before} -> ${condition}, silent for ${silence}`);
     if (condition === 'suspected') {
       this.#tell('host.suspected', `${host} has been silent on the HA network for ${silence}.`);
     } else if (condition === 'failed') {

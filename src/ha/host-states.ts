@@ -65,7 +65,12 @@ export class HostStates {
       this.#log.error(`${host} should not go from ${before} to ${next} (${why})`);
     }
     this.#states.set(host, next);
-    this.#log.info(`${host}: ${before} -> ${next} (${why})`, { means: hostStates[next] });
+    // Of others an agent tells nothing, and a master who comes into its sight, or goes out of it.
+    const ours = this.get(this.#self);
+    const isMaster = ours === 'master' || ours === 'networkIsolated';
+    const isNews = isMaster && (silent.includes(before) || silent.includes(next));
+    const level = host === this.#self || isNews ? 'info' : 'debug';
+    this.#log[level](`${host}: ${before} -> ${next} (${why})`, { means: hostStates[next] });
   }
 
   /** A host that is no member any more. */

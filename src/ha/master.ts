@@ -10,9 +10,10 @@ import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
+import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Storage } from '../storage/api.ts';
-import type { RunningVm, Waiting } from './api.ts';
+import type { Waiting } from './api.ts';
 import { Failover } from './failover.ts';
 import type { Action, LockView, Note } from './failover-world.ts';
 import { haLimits } from './limits.ts';
@@ -30,12 +31,12 @@ interface MasterOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly probe: Probe;
   readonly storage: Storage;
   readonly membership: Membership;
   readonly targets: Targets;
   readonly view: ProtectionView;
   readonly recoveries: Recoveries;
-  readonly running: () => readonly RunningVm[];
   readonly timings: Timings;
   readonly tell: (type: EventType, text: string, vm: { id: VmId; name: string }) => void;
   /** Something came in: `advance` is due soon. */
@@ -58,16 +59,17 @@ export class Master {
   readonly #electedAtMs: number;
   readonly #monitor: Monitor;
   readonly #failover: Failover;
-  #isGetDue = true;
+  /** The VMs whose protection state is to be read again; null: those of all. */
+  #getDue: Set<VmId> | null = null;
   #isComparisonDue = true;
   #comparedVersion = -1;
   #closed = false;
 
   constructor(options: MasterOptions) {
     this.#options = options;
-    const { self, storage, membership, targets, running, view, random, log, clock } = options;
+    const { self, storage, membership, targets, view, random, log, probe, clock } = options;
     this.#electedAtMs = clock.now();
-    this.#monitor = new Monitor({ self, storage, membership, running, view });
+    this.#monitor = new Monitor({ self, storage, membership, view });
     this.#failover = new Failover(
       {
         accessibility: (vms) => storage.accessibility(vms),
@@ -79,25 +81,31 @@ export class Master {
       options.timings.leaseDurationMs,
       random.stream('failover'),
       log,
+      probe,
     );
     this.protector = new Protector({
       storage,
       clock,
       random: random.stream('protector'),
       log,
+      probe,
       onSettled: options.poke,
     });
   }
 
   accessibilityChanged(vms: readonly VmId[]): void {
-    this.#isGetDue = true; // there may be VMs among them that this master has never heard of
+    this.#getAgain(vms); // there may be VMs among them that this master has never heard of
     this.protector.storageChanged(vms);
     this.#failover.storageChanged(vms);
   }
 
   metadataChanged(vms: readonly VmId[]): void {
-    this.#isGetDue = true;
+    this.#getAgain(vms);
     this.#failover.metadataChanged(vms);
+  }
+
+  #getAgain(vms: readonly VmId[]): void {
+    for (const vm of vms) this.#getDue?.add(vm);
   }
 
   runningChanged(): void {
@@ -127,6 +135,7 @@ export class Master {
 
   close(): void {
     this.#closed = true;
+    this.#options.membership.forgetTouched();
     this.protector.close();
     this.#options.recoveries.abandon();
   }
@@ -146,15 +155,19 @@ export class Master {
 
   #compare(nowMs: number): void {
     const { membership } = this.#options;
-    const isUnchanged = !this.#isGetDue && !this.#isComparisonDue;
+    const due = this.#getDue;
+    const isUnchanged = due?.size === 0 && !this.#isComparisonDue;
     if (isUnchanged && this.#failover.isIdle && this.#comparedVersion === membership.version)
       return;
-    if (this.#isGetDue) this.#monitor.get();
-    this.#isGetDue = false;
+    if (due === null || due.size > 0) {
+      const values = this.#monitor.get(due === null ? null : [...due]);
+      this.#options.probe.reached({ at: 'ha.metadataGet', values });
+    }
+    this.#getDue = new Set();
     this.#isComparisonDue = false;
     this.#comparedVersion = membership.version;
-    const { candidates, runsOn } = this.#monitor.compare(nowMs);
-    this.#failover.compare(candidates, (vm) => runsOn.get(vm) ?? null, nowMs);
+    const { candidates } = this.#monitor.compare(nowMs);
+    this.#failover.compare(candidates, (vm) => membership.runsOn(vm), nowMs);
   }
 
   #condition(host: HostId) {
@@ -226,8 +239,12 @@ export class Master {
   }
 
   #start(vm: VmId, host: HostId): void {
-    const { peer } = this.#options;
+    const { peer, probe } = this.#options;
+    probe.reached({ at: 'ha.restarting', vm, on: host });
     peer.request(host, 'ha.start', { vm }, noPayload, haLimits.startTimeoutMs, (error) => {
+      if (error !== null) {
+        probe.reached({ at: 'ha.restartFailed', vm, on: host, code: error.code });
+      }
       const result =
         error === null
           ? ({ ok: true } as const)

@@ -50,6 +50,15 @@ export class Membership {
   readonly #timings: Timings;
   readonly #members = new Map<HostId, Member>();
   readonly #lastSeen = new Map<VmId, LastSeen>();
+  /** What each host, this one included, listed last. */
+  readonly #listed = new Map<HostId, ReadonlySet<VmId>>();
+  /** Who lists a VM in the list that counts now: one host, but for moments. */
+  readonly #reporters = new Map<VmId, HostId[]>();
+  /** VMs whose reporters, or these hosts' conditions, changed since somebody last asked for them; null
+   * where nobody does. */
+  #touched: Set<VmId> | null = null;
+  /** What this host itself listed last. */
+  #own: readonly RunningVm[] = [];
   /** Grows with every change of a list or of a condition. */
   version = 0;
 
@@ -61,6 +70,10 @@ export class Membership {
   /** All other members. */
   members(): Iterable<Member> {
     return this.#members.values();
+  }
+
+  hosts(): Iterable<HostId> {
+    return this.#members.keys();
   }
 
   get count(): number {
@@ -90,8 +103,11 @@ export class Membership {
       });
       this.version += 1;
     }
+    const others = hosts.includes(this.#self) ? hosts.length - 1 : hosts.length;
+    if (others === this.#members.size) return []; // each of them is here by now, so nobody else is
     const gone = [...this.#members.keys()].filter((host) => !hosts.includes(host));
     for (const host of gone) {
+      this.#dropList(host);
       this.#members.delete(host);
       this.version += 1;
     }
@@ -112,6 +128,7 @@ export class Membership {
     member.beat = beat;
     member.heardAtMs = nowMs;
     if (member.list !== null && member.list.instance !== beat.instance) {
+      this.#dropList(from);
       member.list = null; // the daemon was restarted and has not said yet what it runs
       this.version += 1;
     }
@@ -120,6 +137,7 @@ export class Membership {
       member.linkedAtMs = nowMs;
       if (member.condition !== 'linked') {
         member.condition = 'linked';
+        this.#touch(member);
         this.version += 1;
         changed = true;
       }
@@ -133,6 +151,7 @@ export class Membership {
     if (member === undefined) return false;
     const before = member.list;
     if (before?.instance === list.instance && before.version >= list.version) return false;
+    this.#report(from, list.vms, member.list?.vms ?? []);
     member.list = list;
     this.version += 1;
     this.sawList(from, list.vms, nowMs);
@@ -141,12 +160,69 @@ export class Membership {
 
   /** Remembers who runs what; for this host's own list as well. */
   sawList(host: HostId, vms: readonly RunningVm[], nowMs: number): void {
-    const present = new Set(vms.map((vm) => vm.vm));
-    for (const [vm, seen] of this.#lastSeen) {
-      if (seen.host !== host || seen.goneAtMs !== null || present.has(vm)) continue;
+    if (host === this.#self) {
+      this.#report(host, vms, this.#own);
+      this.#own = vms;
+    }
+    const present = new Set<VmId>();
+    const here: LastSeen = { host, goneAtMs: null };
+    for (const { vm } of vms) {
+      present.add(vm);
+      const seen = this.#lastSeen.get(vm);
+      if (seen?.host !== host || seen.goneAtMs !== null) this.#lastSeen.set(vm, here);
+    }
+    for (const vm of this.#listed.get(host) ?? []) {
+      const seen = this.#lastSeen.get(vm);
+      if (present.has(vm) || seen?.host !== host || seen.goneAtMs !== null) continue;
       this.#lastSeen.set(vm, { host, goneAtMs: nowMs });
     }
-    for (const vm of present) this.#lastSeen.set(vm, { host, goneAtMs: null });
+    this.#listed.set(host, present);
+  }
+
+  /** Who says that it runs the VM, of all hosts that are not known to have failed: this host before
+   * others, and of those the one that was a member last. */
+  runsOn(vm: VmId): HostId | null {
+    const hosts = this.#reporters.get(vm);
+    if (hosts === undefined) return null;
+    if (hosts.includes(this.#self)) return this.#self;
+    const alive = hosts.filter((host) => this.#members.get(host)?.condition !== 'failed');
+    if (alive.length <= 1) return alive[0] ?? null;
+    return [...this.#members.keys()].findLast((host) => alive.includes(host)) ?? null;
+  }
+
+  /** VMs of which `runsOn` may answer otherwise than when this was last asked; null: any of them may. */
+  takeTouched(): ReadonlySet<VmId> | null {
+    const touched = this.#touched;
+    this.#touched = new Set();
+    return touched;
+  }
+
+  /** Nobody asks for them any more. */
+  forgetTouched(): void {
+    this.#touched = null;
+  }
+
+  #report(host: HostId, vms: readonly RunningVm[], before: readonly RunningVm[]): void {
+    const gone = new Set(before.map((vm) => vm.vm));
+    for (const { vm } of vms) {
+      if (gone.delete(vm)) continue;
+      this.#reporters.set(vm, [...(this.#reporters.get(vm) ?? []), host]);
+      this.#touched?.add(vm);
+    }
+    for (const vm of gone) {
+      const others = (this.#reporters.get(vm) ?? []).filter((one) => one !== host);
+      if (others.length === 0) this.#reporters.delete(vm);
+      else this.#reporters.set(vm, others);
+      this.#touched?.add(vm);
+    }
+  }
+
+  #dropList(host: HostId): void {
+    this.#report(host, [], this.#members.get(host)?.list?.vms ?? []);
+  }
+
+  #touch(member: Member): void {
+    for (const { vm } of member.list?.vms ?? []) this.#touched?.add(vm);
   }
 
   lastSeen(vm: VmId): LastSeen | null {
@@ -166,6 +242,7 @@ export class Membership {
       if (condition === member.condition) continue;
       changes.push({ member, before: member.condition });
       member.condition = condition;
+      this.#touch(member);
       this.version += 1;
     }
     return changes;

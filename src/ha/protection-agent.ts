@@ -64,10 +64,15 @@ export class ProtectionAgent {
     if (master !== null && !known.committed) this.#ports.forget(master.host, { vm, epoch });
   }
 
+  /** Whether a change of one of these VMs is of any concern here. */
+  isConcerned(vms: readonly VmId[]): boolean {
+    return vms.some((vm) => this.#wanted.has(vm));
+  }
+
   /** Brings what is wanted in line with what runs, and reports what is not committed. */
   review(nowMs: number): void {
     this.#followRunning();
-    const states = this.#wanted.size === 0 ? null : this.#view.all();
+    const states = this.#wanted.size === 0 ? null : this.#view.of([...this.#wanted.keys()]);
     for (const [vm, wanted] of this.#wanted) {
       const state = states?.get(vm);
       if (state !== undefined) {

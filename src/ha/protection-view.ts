@@ -35,6 +35,18 @@ export class ProtectionView {
     return states;
   }
 
+  /** Of those of these VMs that are accessible now and have one. */
+  of(vms: readonly VmId[]): ReadonlyMap<VmId, ProtectionState> {
+    if (this.#states !== null) return this.#states;
+    const states = new Map<VmId, ProtectionState>();
+    const { values } = this.#storage.getMetadata(haService, protectionKey, vms);
+    for (const vm of vms) {
+      const state = readProtection(values.get(vm));
+      if (state !== null) states.set(vm, state);
+    }
+    return states;
+  }
+
   changed(): void {
     this.#states = null;
   }
@@ -44,7 +56,7 @@ export class ProtectionView {
     const view = this.#storage.vm(vm);
     if (view === null) return unprotected('this host does not know the VM');
     if (!view.spec.protected) return unprotected('its specification says so');
-    if (this.all().get(vm)?.protected === true) return { status: 'protected' };
+    if (this.of([vm]).get(vm)?.protected === true) return { status: 'protected' };
     if (!view.accessible.accessible) return unprotected(view.accessible.text);
     if (view.lock.holder === null) return unprotected('it is powered off');
     return { status: 'protecting' };

@@ -8,6 +8,7 @@ import type { HostId, VmId } from '../model/ids.ts';
 import { haService, type ProtectionState, protectionKey } from '../model/protection.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
+import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Storage } from '../storage/api.ts';
 import { haLimits } from './limits.ts';
@@ -18,6 +19,8 @@ interface Pending {
   attempts: number;
   inFlight: boolean;
   dueMs: number;
+  /** The trouble that was told last. */
+  said: string;
 }
 
 export class Protector {
@@ -25,6 +28,7 @@ export class Protector {
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #log: Log;
+  readonly #probe: Probe;
   /** Called after each SET has ended, for what to do next. */
   readonly #onSettled: () => void;
   readonly #pending = new Map<VmId, Pending>();
@@ -35,22 +39,24 @@ export class Protector {
     readonly clock: Clock;
     readonly random: Random;
     readonly log: Log;
+    readonly probe: Probe;
     readonly onSettled: () => void;
   }) {
     this.#storage = options.storage;
     this.#clock = options.clock;
     this.#random = options.random;
     this.#log = options.log;
+    this.#probe = options.probe;
     this.#onSettled = options.onSettled;
   }
 
   report(from: HostId, report: ProtectReport): void {
     const known = this.#pending.get(report.vm);
     if (known !== undefined && known.report.epoch >= report.epoch) return;
-    this.#log.info(`${report.name}: to be protected at epoch ${report.epoch}, says ${from}`, {
+    this.#log.debug(`${report.name}: to be protected at epoch ${report.epoch}, says ${from}`, {
       vm: report.vm,
     });
-    this.#pending.set(report.vm, { report, attempts: 0, inFlight: false, dueMs: 0 });
+    this.#pending.set(report.vm, { report, attempts: 0, inFlight: false, dueMs: 0, said: '' });
   }
 
   forget(report: UnprotectReport): void {
@@ -97,6 +103,7 @@ export class Protector {
     try {
       const condition = { heldAtEpoch: epoch };
       await this.#storage.setMetadata(vm, haService, protectionKey, { ...value }, condition);
+      this.#probe.reached({ at: 'protection.set', vm, protected: true, epoch });
     } catch (error) {
       problem = asHoldfastError(error);
     }
@@ -105,11 +112,15 @@ export class Protector {
     const isCurrent = this.#pending.get(vm) === pending; // else a newer epoch was reported, or none
     if (problem === null || problem.code === 'conflict' || problem.code === 'unknown-vm') {
       if (isCurrent) this.#pending.delete(vm);
-      this.#log.info(`${name}: ${problem === null ? 'protected' : problem.message}`, { vm, epoch });
+      const outcome = problem === null ? `protected (epoch ${epoch})` : problem.message;
+      this.#log.info(`${name}: ${outcome}`, { vm, epoch });
     } else {
       pending.attempts += 1;
       pending.dueMs = this.#clock.now() + this.#backOff(pending.attempts);
-      this.#log.warn(`${name}: could not be protected yet: ${problem.message}`, { vm, epoch });
+      const isNews = pending.said !== problem.message;
+      pending.said = problem.message;
+      const text = `${name}: could not be protected yet: ${problem.message}`;
+      this.#log[isNews ? 'warn' : 'debug'](text, { vm, epoch });
     }
     this.#onSettled();
   }

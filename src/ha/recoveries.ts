@@ -80,6 +80,11 @@ export class Recoveries {
       .map((story) => story.vm);
   }
 
+  /** Where a VM of these was started. */
+  placeOf(vm: VmId): HostId | null {
+    return this.#open.get(vm)?.to ?? null;
+  }
+
   /** The master abdicated: what it has not started is another's. */
   abandon(): void {
     for (const story of [...this.#open.values()]) {

@@ -31,13 +31,27 @@ export class Voice {
     this.#sent = { instance: options.instance, version: 0, vms: [] };
   }
 
-  beat(to: HostId, claim: Claim, master: HostId | null, nowMs: number): void {
-    if (!this.#peer.isConnected(to)) return;
+  /** To those that this host hears it says another thing than to the others: two bodies at most. */
+  beat(to: Iterable<HostId>, claim: Claim, master: HostId | null, nowMs: number): void {
+    const heard: HostId[] = [];
+    const unheard: HostId[] = [];
+    for (const host of to) {
+      if (!this.#peer.isConnected(host)) continue;
+      (this.#membership.hears(host, nowMs) ? heard : unheard).push(host);
+    }
+    for (const hosts of [heard, unheard]) {
+      if (hosts.length === 0) continue;
+      const beat = this.#beat(claim, master, hosts === heard);
+      this.#peer.sendAll(hosts, 'ha.heartbeat', { ...beat });
+    }
+  }
+
+  #beat(claim: Claim, master: HostId | null, hearsYou: boolean): Heartbeat {
     const { kind, role, term, reachable } = claim;
     const { cpus, memoryBytes } = kind === 'witness' ? noCapacity : this.#runner.capacity();
-    const beat: Heartbeat = {
+    return {
       instance: this.#instance,
-      hearsYou: this.#membership.hears(to, nowMs),
+      hearsYou,
       kind,
       role,
       master,
@@ -47,7 +61,6 @@ export class Voice {
       memoryBytes,
       listVersion: this.#sent.version,
     };
-    this.#peer.send(to, 'ha.heartbeat', { ...beat });
   }
 
   listChanged(): void {
@@ -65,13 +78,14 @@ export class Voice {
     this.#listSentAtMs = nowMs;
     const version = this.#sent.version + 1;
     this.#sent = { instance: this.#instance, version, vms: this.#runner.running() };
-    for (const member of this.#membership.members()) this.sendList(member.host);
+    this.sendList([...this.#membership.hosts()]);
   }
 
-  sendList(to: HostId): void {
-    if (!this.#peer.isConnected(to)) return;
+  sendList(to: readonly HostId[]): void {
+    const connected = to.filter((host) => this.#peer.isConnected(host));
     const { instance, version, vms } = this.#sent;
-    this.#peer.send(to, 'ha.vms', { instance, version, vms: vms.map((vm) => ({ ...vm })) });
+    const list = { instance, version, vms: vms.map((vm) => ({ ...vm })) };
+    this.#peer.sendAll(connected, 'ha.vms', list);
   }
 }
 

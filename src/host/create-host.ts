@@ -11,6 +11,7 @@ import type { HostId, VmId } from '../model/ids.ts';
 import type { Timings } from '../model/limits.ts';
 import { createPeer } from '../peer/peer.ts';
 import type { HostPorts } from '../ports/ports.ts';
+import type { Storage } from '../storage/api.ts';
 import { createStore } from '../storage/store.ts';
 import { type MemberList, shareMembers } from './members.ts';
 
@@ -33,9 +34,23 @@ export interface Host {
   stop(): Promise<void>;
 }
 
+/**
+ * Where other ways to do HA plug in that the product is compared with. A daemon passes none of them:
+ * what it runs is what stands here as the default.
+ */
+export interface HostParts {
+  readonly createHa?: typeof createHa;
+  /** What HA alone gets to see of the store; users and the runner see the store itself. */
+  readonly storageForHa?: (storage: Storage) => Storage;
+}
+
 /** Rejects where the store belongs to another host, or can not even be looked at. */
-export async function createHost(ports: HostPorts, options: HostOptions): Promise<Host> {
-  const { clock, random } = ports;
+export async function createHost(
+  ports: HostPorts,
+  options: HostOptions,
+  parts: HostParts = {},
+): Promise<Host> {
+  const { clock, random, probe } = ports;
   const { name: self, timings, members } = options;
   const log = ports.log.child(self);
   const events = createEventLog(self, clock, log.child('events'));
@@ -59,6 +74,7 @@ export async function createHost(ports: HostPorts, options: HostOptions): Promis
     clock,
     random,
     log,
+    probe,
     disk: ports.disk,
     streams: ports.streams,
     timings,
@@ -74,12 +90,13 @@ export async function createHost(ports: HostPorts, options: HostOptions): Promis
     guests: ports.guests,
     clock,
     log: log.child('runner'),
+    probe,
     timings,
     emit: events.emit,
     onPoweredOn: (vm, epoch) => ha.poweredOn(vm, epoch),
     onPoweredOff: (vm, epoch) => ha.poweredOff(vm, epoch),
   });
-  const ha = createHa({
+  const ha = (parts.createHa ?? createHa)({
     self,
     kind: options.kind,
     members: () => members.list().map((member) => member.name),
@@ -87,8 +104,9 @@ export async function createHost(ports: HostPorts, options: HostOptions): Promis
     clock,
     random,
     log: log.child('ha'),
+    probe,
     timings,
-    storage: store,
+    storage: parts.storageForHa?.(store) ?? store,
     runner,
     emit: (event) => events.add(event),
   });

@@ -8,7 +8,7 @@ import type { StoragePolicy } from '../model/policy.ts';
 import type { ProtectionStatus } from '../model/protection.ts';
 import type { VmRecovery } from '../model/recovery.ts';
 import type { PowerState, VmSpec } from '../model/vm.ts';
-import type { ObjectView } from '../storage/api.ts';
+import type { ObjectView, VmPlacement } from '../storage/api.ts';
 
 export interface VmInfo {
   readonly id: VmId;
@@ -51,8 +51,9 @@ export interface ClusterStatus {
   readonly waiting: readonly Waiting[];
 }
 
-/** What a user asks for; names of the policies are resolved against the cluster's policies. */
-export interface VmRequest {
+/** What a user asks for, and where its objects shall be; names of the policies are resolved against
+ * the cluster's policies. */
+export interface VmRequest extends VmPlacement {
   readonly name: string;
   readonly cpus?: number;
   readonly memoryBytes: number;

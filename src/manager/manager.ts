@@ -16,6 +16,12 @@ import type { Runner } from './runner.ts';
 
 const startTimeoutMs = 60_000;
 
+/** Where a VM runs. */
+interface Place {
+  readonly host: HostId;
+  readonly guest: RunningVm;
+}
+
 export function createManager(options: {
   readonly cluster: string;
   readonly accelerator: string;
@@ -42,15 +48,26 @@ export function createManager(options: {
   });
 
   /** Where the VM runs, by what the hosts report. */
-  function running(vm: VmId): { host: HostId; guest: RunningVm } | null {
-    for (const host of ha.hosts()) {
-      const guest = host.running.find((one) => one.vm === vm);
-      if (guest !== undefined) return { host: host.host, guest };
+  function running(vm: VmId): Place | null {
+    for (const { host, running } of ha.hosts()) {
+      const guest = running.find((one) => one.vm === vm);
+      if (guest !== undefined) return { host, guest };
     }
     return null;
   }
 
-  function powerOf(view: VmView, at: ReturnType<typeof running>): PowerState {
+  /** `info` of all VMs: what the hosts report is gone through once, not for each VM. */
+  function infos(): VmInfo[] {
+    const places = new Map<VmId, Place>();
+    for (const { host, running } of ha.hosts()) {
+      for (const guest of running) {
+        if (!places.has(guest.vm)) places.set(guest.vm, { host, guest });
+      }
+    }
+    return storage.vms().map((view) => info(view, places.get(view.vm) ?? null));
+  }
+
+  function powerOf(view: VmView, at: Place | null): PowerState {
     if (at !== null) return at.guest.state;
     const { holder } = view.lock;
     if (holder === null) return 'off';
@@ -58,8 +75,7 @@ export function createManager(options: {
     return known !== undefined && isHeard(known) ? 'off' : 'unknown';
   }
 
-  function info(view: VmView): VmInfo {
-    const at = running(view.vm);
+  function info(view: VmView, at: Place | null = running(view.vm)): VmInfo {
     return {
       id: view.vm,
       name: view.name,
@@ -70,13 +86,13 @@ export function createManager(options: {
       accessible: view.accessible.accessible,
       spec: view.spec,
       epoch: view.lock.epoch,
-      note: noteOf(view),
+      note: noteOf(view, at),
     };
   }
 
-  function noteOf(view: VmView): string | null {
+  function noteOf(view: VmView, at: Place | null): string | null {
     if (view.lifecycle !== 'ready') return `the VM is ${view.lifecycle}`;
-    if (running(view.vm)?.guest.state === 'stopping' && !view.accessible.accessible) {
+    if (at?.guest.state === 'stopping' && !view.accessible.accessible) {
       return `its power-off is recorded when its objects are accessible again: ${view.accessible.text}`;
     }
     const waiting = ha.waiting().find((one) => one.vm === view.vm);
@@ -86,8 +102,8 @@ export function createManager(options: {
   }
 
   function find(nameOrId: string): VmView {
-    const view = storage.vms().find((one) => one.name === nameOrId || one.vm === nameOrId);
-    if (view === undefined) throw new HoldfastError('unknown-vm', `There is no VM ${nameOrId}`);
+    const view = storage.vmNamed(nameOrId) ?? storage.vm(nameOrId as VmId);
+    if (view === null) throw new HoldfastError('unknown-vm', `There is no VM ${nameOrId}`);
     return view;
   }
 
@@ -126,7 +142,7 @@ export function createManager(options: {
   }
 
   function status(): ClusterStatus {
-    const vms = storage.vms().map(info);
+    const vms = infos();
     return {
       cluster: options.cluster,
       answeredBy: self,
@@ -192,7 +208,7 @@ export function createManager(options: {
 
   async function createVm(request: VmRequest): Promise<VmInfo> {
     const spec = toSpec(request);
-    const vm = await storage.createVm(spec);
+    const vm = await storage.createVm(spec, request);
     events.emit('vm.created', `VM ${spec.name} was made`, { vm, name: spec.name });
     return again(vm);
   }
@@ -200,11 +216,7 @@ export function createManager(options: {
   return {
     status,
     hosts,
-    vms: () =>
-      storage
-        .vms()
-        .map(info)
-        .sort((a, b) => (a.name < b.name ? -1 : 1)),
+    vms: () => infos().sort((a, b) => (a.name < b.name ? -1 : 1)),
     vm(nameOrId): VmDetail {
       const view = find(nameOrId);
       return { ...info(view), objects: storage.objects(view.vm) };

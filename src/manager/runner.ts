@@ -15,6 +15,7 @@ import type { GuestState, VmSpec } from '../model/vm.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Guest, GuestDriver, GuestEvent } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
+import type { Probe } from '../ports/probe.ts';
 import type { OpenDisks, Storage, VmView } from '../storage/api.ts';
 import type { Emit } from './event-log.ts';
 
@@ -24,6 +25,8 @@ interface Entry {
   epoch: Epoch;
   readonly life: LifeCycle;
   readonly heartbeat: GuestHeartbeat;
+  /** Written once, when the VM is made; null until the directory has shown it. */
+  spec: VmSpec | null;
   guest: Guest | null;
   disks: OpenDisks | null;
   /** Found at the daemon's start: its disks are opened when its lease is valid. */
@@ -50,6 +53,7 @@ export function createRunner(options: {
   readonly guests: GuestDriver;
   readonly clock: Clock;
   readonly log: Log;
+  readonly probe: Probe;
   readonly timings: Timings;
   readonly emit: Emit;
   readonly onPoweredOn: (vm: VmId, epoch: Epoch) => void;
@@ -58,7 +62,7 @@ export function createRunner(options: {
   /** A witness runs no VMs. */
   readonly kind: 'full' | 'witness';
 }): Runner {
-  const { storage, guests, clock, log, emit } = options;
+  const { storage, guests, clock, log, probe, emit } = options;
   const entries = new Map<VmId, Entry>();
   const listeners: (() => void)[] = [];
   let detached = false;
@@ -74,12 +78,16 @@ export function createRunner(options: {
     });
   }
 
-  function spec(vm: VmId): VmSpec | null {
-    return storage.vm(vm)?.spec ?? null;
+  /** Kept, because lists of what runs are made often: with every change of any VM's state. */
+  function spec(entry: Entry): VmSpec | null {
+    entry.spec ??= storage.vm(entry.vm)?.spec ?? null;
+    return entry.spec;
   }
 
   function usedMemory(): number {
-    return [...entries.keys()].reduce((sum, vm) => sum + (spec(vm)?.memoryBytes ?? 0), 0);
+    let sum = 0;
+    for (const entry of entries.values()) sum += spec(entry)?.memoryBytes ?? 0;
+    return sum;
   }
 
   function assertStartable(vm: VmId): VmView {
@@ -124,6 +132,7 @@ export function createRunner(options: {
           `VM ${view.name}: its lease lapsed while it was started`,
         );
       }
+      probe.reached({ at: 'guest.starting', vm, epoch: locked });
       const guest = await guests.start({
         vm,
         name: view.name,
@@ -155,6 +164,7 @@ export function createRunner(options: {
       await undo(entry, locked);
       throw asHoldfastError(error, 'guest-failed');
     }
+    probe.reached({ at: 'guest.started', vm, epoch: locked });
     emit('vm.started', `VM ${view.name} was started (epoch ${locked})`, entry);
     options.onPoweredOn(vm, locked);
     return locked;
@@ -187,6 +197,7 @@ export function createRunner(options: {
           },
         },
       }),
+      spec: null,
       guest: null,
       disks: null,
       reopening: false,
@@ -326,7 +337,7 @@ export function createRunner(options: {
   }
 
   function unprotected(entry: Entry): ProtectionState {
-    const known = spec(entry.vm);
+    const known = spec(entry);
     return {
       protected: false,
       epoch: entry.epoch,
@@ -486,7 +497,7 @@ export function createRunner(options: {
     isHere: (vm) => entries.has(vm),
     running: () =>
       [...entries.values()].map((entry): RunningVm => {
-        const known = spec(entry.vm);
+        const known = spec(entry);
         return {
           vm: entry.vm,
           name: entry.name,

@@ -11,7 +11,7 @@ import type { JsonValue } from '../model/json.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { Transport } from '../ports/transport.ts';
-import { decodeFrame, encodeFrame, type Frame, noPayload } from './frame.ts';
+import { decodeFrame, encodeForMany, encodeFrame, type Frame, noPayload } from './frame.ts';
 
 export type Done = (error: HoldfastError | null, body: JsonValue, payload: Uint8Array) => void;
 
@@ -31,6 +31,8 @@ export interface Peer {
   /** All hosts with a session, this one included. */
   connected(): HostId[];
   send(to: HostId, type: string, body: JsonValue, payload?: Uint8Array): void;
+  /** `send` of the same to several hosts: it is put into bytes once. */
+  sendAll(to: Iterable<HostId>, type: string, body: JsonValue): void;
   request(
     to: HostId,
     type: string,
@@ -134,6 +136,14 @@ export function createPeer(options: {
     connected: () => [self, ...sessions],
     send(to, type, body, payload = noPayload) {
       transmit(to, { kind: 'oneWay', requestId: 0, type, body, payload });
+    },
+    sendAll(to, type, body) {
+      const frame: Frame = { kind: 'oneWay', requestId: 0, type, body, payload: noPayload };
+      let chunks: Uint8Array[] | null = null;
+      for (const host of to) {
+        if (host === self || stopped) transmit(host, frame);
+        else transport.send(host, (chunks ??= encodeForMany(frame)));
+      }
     },
     request(to, type, body, payload, timeoutMs, done) {
       const requestId = nextRequestId;

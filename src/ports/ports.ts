@@ -4,6 +4,7 @@ import type { Clock } from './clock.ts';
 import type { LocalDisk } from './disk.ts';
 import type { GuestDriver } from './guests.ts';
 import type { Log } from './log.ts';
+import type { Probe } from './probe.ts';
 import type { Random } from './random.ts';
 import type { Streams } from './streams.ts';
 import type { Transport } from './transport.ts';
@@ -17,4 +18,6 @@ export interface HostPorts {
   readonly disk: LocalDisk;
   readonly streams: Streams;
   readonly guests: GuestDriver;
+  /** Who watches the points of the protocols: in production nobody. */
+  readonly probe: Probe;
 }

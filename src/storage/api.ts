@@ -110,6 +110,19 @@ export interface StorageHostView {
   readonly freeBytes: number;
 }
 
+/**
+ * On which hosts the objects of a new VM go, where that is not left to the store. It decides once; it
+ * is no part of what the VM is. A list names the 2f+1 hosts of an object, those with a copy of the data
+ * first (f+1 of them, no witnesses), then those that only vote. The namespace object holds no data;
+ * its f follows from the length of its list, and must not be smaller than that of any disk.
+ */
+export interface VmPlacement {
+  /** Of all objects; so its length has to fit the policies of all disks. */
+  readonly hosts?: readonly HostId[];
+  /** Of single objects, `namespace` or the name of a disk (`disk0`, ...); wins over `hosts`. */
+  readonly objectHosts?: Readonly<Record<string, readonly HostId[]>>;
+}
+
 export interface Storage {
   /** Generic SET. Resolves when a majority of the namespace object's voters has it durably. Rejects
    * with `inaccessible`, `conflict` (the condition does not hold), `unknown-vm`, `bad-request`. */
@@ -120,10 +133,12 @@ export interface Storage {
     value: JsonValue,
     condition?: SetCondition,
   ): Promise<void>;
-  /** Generic GET over all VMs accessible now, from memory. */
+  /** Generic GET over all VMs accessible now, from memory. Who knows which VMs are news names them, and
+   * need not look at what there is of others. */
   getMetadata(
     service: string,
     key: string,
+    vms?: readonly VmId[],
   ): { readonly values: ReadonlyMap<VmId, JsonValue>; readonly objectReads: 0 };
   accessibility(vms: readonly VmId[]): Map<VmId, Accessibility>;
   /** Batches of VMs that became accessible since the last call back. */
@@ -136,14 +151,16 @@ export interface Storage {
 
   vms(): VmView[];
   vm(vm: VmId): VmView | null;
+  vmNamed(name: string): VmView | null;
   objects(vm: VmId): ObjectView[];
   /** What this host's directory knows of a VM's objects, for another host that is to act on it at
    * once and may not have heard of the last changes. */
   knowledge(vm: VmId): JsonValue;
   /** Takes over what another host knows. */
   learn(knowledge: JsonValue): void;
-  /** Makes the VM's objects; nothing is left where it rejects. */
-  createVm(spec: VmSpec): Promise<VmId>;
+  /** Makes the VM's objects; nothing is left where it rejects. What is chosen in `placement` is taken
+   * or refused: `bad-request`, `policy-unsatisfiable`, `no-capacity`, naming key and host. */
+  createVm(spec: VmSpec, placement?: VmPlacement): Promise<VmId>;
   /** Removes a VM that is switched off. Rejects with `lock-held` if it runs. */
   removeVm(vm: VmId): Promise<void>;
 

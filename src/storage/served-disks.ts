@@ -8,6 +8,7 @@ import type { Component, NamespaceRecord } from '../model/record.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
+import type { Probe } from '../ports/probe.ts';
 import type { Streams } from '../ports/streams.ts';
 import type { OpenDisks, OpenDisksOptions } from './api.ts';
 import type { Directory } from './directory/directory.ts';
@@ -33,6 +34,7 @@ export function createServedDisks(options: {
   readonly peer: Peer;
   readonly clock: Clock;
   readonly log: Log;
+  readonly probe: Probe;
   readonly timings: Timings;
   readonly streams: Streams;
   readonly directory: Directory;
@@ -82,14 +84,15 @@ export function createServedDisks(options: {
     wanted: OpenDisksOptions,
   ): Promise<Served> {
     const { vm } = record;
+    const name = directory.disk(object)?.name ?? object;
     const disk = await openDisk({
       object,
+      name: `${record.name}/${name}`,
       epoch: wanted.epoch,
       guestRuns: wanted.guestRuns,
       onWritesLost: wanted.onWritesLost,
       onFenced: () => holder.lost(vm),
-      onEvent: (type, text) =>
-        options.emit(`storage.${type}`, `VM ${record.name}: ${text}`, record),
+      onEvent: (type, text) => options.emit(`storage.${type}`, text, record),
       gate: gateOf(vm),
       change: (id, change) => records.changeDisk(id, change),
       isReachable: (host) => heartbeats.isReachable(host),
@@ -97,8 +100,8 @@ export function createServedDisks(options: {
       clock,
       timings,
       log,
+      probe: options.probe,
     });
-    const name = directory.disk(object)?.name ?? object;
     try {
       const server = await serveNbd({
         streams: options.streams,

@@ -18,6 +18,7 @@ import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { LocalDisk } from '../ports/disk.ts';
 import type { Log } from '../ports/log.ts';
+import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Streams } from '../ports/streams.ts';
 import type { Storage } from './api.ts';
@@ -42,6 +43,7 @@ export interface StoreOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly probe: Probe;
   readonly disk: LocalDisk;
   readonly streams: Streams;
   readonly timings: Timings;
@@ -67,7 +69,7 @@ export interface Store extends Storage {
 }
 
 export async function createStore(options: StoreOptions): Promise<Store> {
-  const { peer, clock, random, timings, emit } = options;
+  const { peer, clock, random, probe, timings, emit } = options;
   const self = peer.self;
   const log = options.log.child('storage');
   const journal = await openStore(options, log);
@@ -121,6 +123,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
 
   const voter = createLeaseVoter({
     clock,
+    probe,
     incarnation,
     longestLeaseMs: () => longestLeaseMs,
     heardSince: (host) => heartbeats.heardSince(host),
@@ -128,6 +131,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const holder = createLeaseHolder({
     clock,
     log,
+    probe,
     leaseDurationMs: timings.leaseDurationMs,
     safetyMarginMs: timings.safetyMarginMs,
     confirm: askToConfirm,
@@ -153,6 +157,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     clock,
     random,
     log,
+    probe,
     journal,
     admission: voter,
     timings,
@@ -171,6 +176,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     peer,
     clock,
     log,
+    probe,
     timings,
     directory,
     records,
@@ -182,6 +188,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     peer,
     clock,
     log,
+    probe,
     timings,
     streams: options.streams,
     directory,
@@ -217,6 +224,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     locks,
     holder,
     placementHosts: views.placementHosts,
+    members: options.members,
     isReachable: (host) => heartbeats.isReachable(host),
   });
   const watches = watchVms({ clock, directory, heartbeats, accessibility: views.accessibility });
@@ -291,9 +299,13 @@ export async function createStore(options: StoreOptions): Promise<Store> {
 
   return {
     setMetadata,
-    getMetadata(service, key) {
+    getMetadata(service, key, vms) {
       const values = new Map<VmId, JsonValue>();
-      for (const record of directory.namespaces()) {
+      const records =
+        vms === undefined
+          ? directory.namespaces()
+          : vms.flatMap((vm) => directory.namespace(vm) ?? []);
+      for (const record of records) {
         const value = record.metadata[service]?.[key];
         if (value !== undefined && views.accessibility(record).accessible)
           values.set(record.vm, value);
@@ -326,6 +338,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       const record = directory.namespace(vm);
       return record === null ? null : views.vm(record);
     },
+    vmNamed(name) {
+      const record = directory.named(name);
+      return record === null ? null : views.vm(record);
+    },
     objects: (vm) => views.objects(views.known(vm)),
     knowledge(vm) {
       const record = views.known(vm);
@@ -335,7 +351,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     learn(knowledge) {
       for (const entry of knowledge as unknown as DirectoryEntry[]) directory.update(entry);
     },
-    createVm: (spec) => vmObjects.create(spec),
+    createVm: (spec, placement = {}) => vmObjects.create(spec, placement),
     removeVm: (vm) => vmObjects.remove(vm),
     lockStatus: (vm) => locks.status(vm),
     lock: (vm, wanted) => locks.lock(vm, wanted),

@@ -54,6 +54,17 @@ export function createViews(options: {
     );
   };
 
+  const specs = new WeakMap<NamespaceRecord, VmSpec>();
+
+  function specOf(record: NamespaceRecord): VmSpec {
+    let spec = specs.get(record);
+    if (spec === undefined) {
+      spec = JSON.parse(record.files['vm.json'] ?? '{}') as VmSpec;
+      specs.set(record, spec);
+    }
+    return spec;
+  }
+
   const accessibility = (record: NamespaceRecord) => vmAccessibility(directory, record, reachable);
 
   function disksOf(record: NamespaceRecord): DiskRecord[] {
@@ -97,7 +108,7 @@ export function createViews(options: {
     vm: (record) => ({
       vm: record.vm,
       name: record.name,
-      spec: JSON.parse(record.files['vm.json'] ?? '{}') as VmSpec,
+      spec: specOf(record),
       lifecycle: record.lifecycle,
       lock: record.lock,
       accessible: accessibility(record),

@@ -3,6 +3,7 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type LeaseHost, LeaseWorld } from '../../test/support/lease-world.ts';
 import { SeededRandom } from '../../test/support/seeded-random.ts';
+import type { HostId } from '../model/ids.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { VmSpec } from '../model/vm.ts';
 import { DiskError } from '../ports/disk.ts';
@@ -74,6 +75,52 @@ describe('making a VM', () => {
     });
     expect(view?.dataHosts.length).toBe(2);
     expect(files().length).toBe(2 * 2 * 2);
+  });
+
+  it('makes them where they are asked for, and refuses where they can not be', async () => {
+    await clusterOf(5);
+    const [h1, h2, h3, h4, h5] = world.hosts.map(({ name }) => name) as [
+      HostId,
+      HostId,
+      HostId,
+      HostId,
+      HostId,
+    ];
+    const vm = await world.clock.wait(
+      store(1).createVm(spec('web'), {
+        hosts: [h5, h3, h1],
+        objectHosts: { disk1: [h2, h4, h5], namespace: [h1, h2, h3, h4, h5] },
+      }),
+    );
+    const where = store(1)
+      .objects(vm)
+      .map(({ name, voters, components }) => [name, voters, components.map(({ host: on }) => on)]);
+    expect(where).toEqual([
+      ['web', [h1, h2, h3, h4, h5], []],
+      ['disk0', [h5, h3, h1], [h5, h3]],
+      ['disk1', [h2, h4, h5], [h2, h4]],
+    ]);
+    expect(store(1).objects(vm)[0]?.policy.failuresToTolerate).toBe(2);
+    // Without disks that have to survive something, one host alone is enough where it is asked for.
+    const single = await world.clock.wait(
+      store(1).createVm(spec('single', 1, { failuresToTolerate: 0, stripes: 2 }), { hosts: [h4] }),
+    );
+    expect(
+      store(1)
+        .objects(single)
+        .map(({ voters }) => voters),
+    ).toEqual([[h4], [h4]]);
+    await expect(store(1).createVm(spec('no'), { hosts: [h1, h2] })).rejects.toMatchObject({
+      code: 'bad-request',
+      message: expect.stringMatching(/^hosts: .*disk0 needs 3 hosts, found 2/),
+    });
+    host(3).crash(true);
+    await world.clock.run(5000);
+    await expect(store(1).createVm(spec('no'), { hosts: [h1, h2, h3] })).rejects.toMatchObject({
+      code: 'policy-unsatisfiable',
+      message: expect.stringMatching(/^hosts: host-3 can not be reached/),
+    });
+    expect(names().slice(0, 2)).not.toContain('no');
   });
 
   it('refuses a name in use, also by one that is being made', async () => {

@@ -6,23 +6,31 @@ import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import { epoch, type HostId, objectId, revision, type VmId, vmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
-import { components, type DiskRecord, type NamespaceRecord } from '../model/record.ts';
+import type { StoragePolicy } from '../model/policy.ts';
+import {
+  components,
+  type DiskRecord,
+  type NamespaceRecord,
+  type ObjectRecord,
+} from '../model/record.ts';
 import type { VmSpec } from '../model/vm.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { Random } from '../ports/random.ts';
+import type { VmPlacement } from './api.ts';
 import type { Directory } from './directory/directory.ts';
 import type { CreateComponent } from './disk/messages.ts';
 import type { LeaseHolder } from './lease/holder.ts';
 import type { Locks } from './locks.ts';
-import { blueprint, type PlacementHost, placeObject } from './placement/placement.ts';
+import { namespaceFailures, namespaceName, pinsOf, placePinned } from './placement/pins.ts';
+import { blueprint, type Placed, type PlacementHost, placeObject } from './placement/placement.ts';
 import type { Records } from './records.ts';
 
 const createTimeoutMs = 5000;
 
 export interface VmObjects {
-  create(spec: VmSpec): Promise<VmId>;
+  create(spec: VmSpec, placement: VmPlacement): Promise<VmId>;
   remove(vm: VmId): Promise<void>;
   start(): void;
   stop(): void;
@@ -39,24 +47,49 @@ export function createVmObjects(options: {
   readonly locks: Locks;
   readonly holder: LeaseHolder;
   readonly placementHosts: () => PlacementHost[];
+  readonly members: () => readonly { readonly host: HostId; readonly kind: 'full' | 'witness' }[];
   readonly isReachable: (host: HostId) => boolean;
 }): VmObjects {
   const { peer, clock, random, log, directory, records, locks } = options;
   const names = new Set<string>();
   const cleaning = new Set<VmId>();
+  /** VMs that are being made or removed, by somebody. */
+  const unready = new Set<VmId>();
   let timer: Timer | null = null;
 
-  function plan(spec: VmSpec): { namespace: NamespaceRecord; disks: DiskRecord[] } {
+  function noticeLifecycle(record: ObjectRecord, previous: ObjectRecord | null): void {
+    if (record.kind === 'namespace' && record.lifecycle !== 'ready') unready.add(record.vm);
+    // The tombstone of a disk says nothing: its VM is there until its namespace object is gone.
+    else if (record.kind === 'namespace' || previous?.kind === 'namespace')
+      unready.delete(record.vm);
+  }
+
+  for (const record of directory.namespaces()) noticeLifecycle(record, null);
+  directory.onChange(noticeLifecycle);
+
+  function plan(
+    spec: VmSpec,
+    placement: VmPlacement,
+  ): { namespace: NamespaceRecord; disks: DiskRecord[] } {
     const vm = vmId(random.id());
     const hosts = options.placementHosts();
+    const pinOf = pinsOf(
+      placement,
+      spec.disks.map((disk) => disk.name),
+    );
     const used = new Map<HostId, number>();
     let together: readonly HostId[] = [];
-    const disks = spec.disks.map((disk): DiskRecord => {
+    const place = (name: string, policy: StoragePolicy, sizeBytes: number): Placed => {
       const free = hosts.map((host) => ({
         ...host,
         freeBytes: host.freeBytes - (used.get(host.host) ?? 0),
       }));
-      const placed = placeObject(disk.policy, disk.sizeBytes, free, together);
+      const pin = pinOf(name);
+      if (pin === null) return placeObject(policy, sizeBytes, free, together);
+      return placePinned(name, pin, policy, sizeBytes, free, options.members());
+    };
+    const disks = spec.disks.map((disk): DiskRecord => {
+      const placed = place(disk.name, disk.policy, disk.sizeBytes);
       if (together.length === 0) together = placed.voters.map((voter) => voter.host);
       for (const { host } of placed.dataHosts)
         used.set(host, (used.get(host) ?? 0) + disk.sizeBytes);
@@ -77,19 +110,21 @@ export function createVmObjects(options: {
       };
     });
     // The namespace object survives whatever any of the disks survives.
-    const policy = spec.disks.reduce(
-      (most, disk) =>
-        disk.policy.failuresToTolerate > most.failuresToTolerate ? disk.policy : most,
-      { failuresToTolerate: Math.min(1, Math.floor((hosts.length - 1) / 2)), stripes: 1 },
-    );
-    const placed = placeObject({ ...policy, stripes: 1 }, 0, hosts, together);
+    const ofDisks = Math.max(0, ...spec.disks.map((disk) => disk.policy.failuresToTolerate));
+    const pin = pinOf(namespaceName);
+    const failuresToTolerate =
+      pin === null
+        ? Math.max(ofDisks, Math.min(1, Math.floor((hosts.length - 1) / 2)))
+        : namespaceFailures(pin, ofDisks);
+    const policy: StoragePolicy = { failuresToTolerate, stripes: 1 };
+    const placed = place(namespaceName, policy, 0);
     const namespace: NamespaceRecord = {
       kind: 'namespace',
       id: objectId(random.id()),
       vm,
       name: spec.name,
       revision: revision(0),
-      policy: { ...policy, stripes: 1 },
+      policy,
       voters: placed.voters,
       lifecycle: 'creating',
       lock: { holder: peer.self, epoch: epoch(1) },
@@ -104,10 +139,9 @@ export function createVmObjects(options: {
   }
 
   function assertNameFree(name: string): void {
-    const other = directory.namespaces().find((record) => record.name === name);
-    if (other === undefined && !names.has(name)) return;
-    const state =
-      other === undefined || other.lifecycle === 'creating' ? ' (it is being made)' : '';
+    const other = directory.named(name);
+    if (other === null && !names.has(name)) return;
+    const state = other === null || other.lifecycle === 'creating' ? ' (it is being made)' : '';
     throw new HoldfastError('name-in-use', `There is a VM named ${name} already${state}`);
   }
 
@@ -129,9 +163,9 @@ export function createVmObjects(options: {
     );
   }
 
-  async function create(spec: VmSpec): Promise<VmId> {
+  async function create(spec: VmSpec, placement: VmPlacement): Promise<VmId> {
     assertNameFree(spec.name);
-    const { namespace, disks } = plan(spec);
+    const { namespace, disks } = plan(spec, placement);
     const { vm } = namespace;
     names.add(spec.name);
     locks.busy(vm, true);
@@ -212,9 +246,9 @@ export function createVmObjects(options: {
   /** Removes what a host that failed meanwhile has left half-made or half-removed. */
   function janitor(): void {
     timer = clock.after(options.timings.directorySyncMs, janitor);
-    for (const record of directory.namespaces()) {
-      if (record.lifecycle === 'ready' || cleaning.has(record.vm) || names.has(record.name))
-        continue;
+    for (const vm of unready) {
+      const record = directory.namespace(vm);
+      if (record === null || cleaning.has(vm) || names.has(record.name)) continue;
       const first = record.voters.map((one) => one.host).find((host) => options.isReachable(host));
       if (first !== peer.self) continue;
       remove(record.vm).then(

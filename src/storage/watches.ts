@@ -25,6 +25,8 @@ export function watchVms(options: {
   const accessListeners: Listener[] = [];
   const metadataListeners: { service: string; listener: Listener }[] = [];
   let changed = new Map<string, Set<VmId>>();
+  /** VMs with changed records; null: hosts came or went, so each VM has to be looked at. */
+  let dirty: Set<VmId> | null = new Set();
   let soon = false;
   let stopped = false;
 
@@ -39,7 +41,13 @@ export function watchVms(options: {
 
   function tell(): void {
     const became: VmId[] = [];
-    for (const record of directory.namespaces()) {
+    const looked = dirty;
+    dirty = new Set();
+    const records =
+      looked === null
+        ? directory.namespaces()
+        : [...looked].flatMap((vm) => directory.namespace(vm) ?? []);
+    for (const record of records) {
       const now = options.accessibility(record).accessible;
       if (now && !accessible.has(record.vm)) {
         accessible.add(record.vm);
@@ -55,7 +63,10 @@ export function watchVms(options: {
     }
   }
 
-  options.heartbeats.onChange(later);
+  options.heartbeats.onChange(() => {
+    dirty = null;
+    later();
+  });
   directory.onChange((record, previous) => {
     if (record.kind === 'namespace') {
       const before = previous?.kind === 'namespace' ? previous.metadata : {};
@@ -66,6 +77,7 @@ export function watchVms(options: {
       }
     }
     if (record.kind === 'tombstone' && previous?.kind === 'namespace') accessible.delete(record.vm);
+    dirty?.add(record.vm);
     later();
   });
 

@@ -222,6 +222,8 @@ describe('vm', () => {
         'mirror-3',
         '--boot',
         'disk',
+        '--hosts',
+        'h1, h2,h3',
         '--unprotected',
       ],
     );
@@ -240,10 +242,17 @@ describe('vm', () => {
           cpus: 2,
           policy: 'mirror-3',
           boot: 'disk',
+          hosts: ['h1', 'h2', 'h3'],
           protected: false,
         },
       ],
     ]);
+  });
+
+  it('create wants hosts with commas between them', async () => {
+    const { status, err } = await cli(...create, '--hosts', 'h1,,h3');
+    expect({ status, calls: manager.calls }).toEqual({ status: 2, calls: [] });
+    expect(err).toMatch(/Expected names of hosts with commas/);
   });
 
   it('create boots the built-in guest unless told otherwise', async () => {
@@ -320,6 +329,14 @@ priority: high
       priority: 'high',
       boot: 'counter',
     });
+  });
+
+  it('with the hosts of its objects', async () => {
+    const placed = `${whole}hosts: [h1]\nobjectHosts:\n  disk1: [h2]\n`;
+    expect((await cli('vm', 'create', '-f', file('vm.yaml', placed))).status).toBe(0);
+    expect(manager.calls[0]?.[1]).toMatchObject({ hosts: ['h1'], objectHosts: { disk1: ['h2'] } });
+    const wrong = await cli('vm', 'create', '-f', file('vm.yaml', placed.replace('[h2]', 'h2')));
+    expect(wrong.err).toMatch(/line 14: `objectHosts.disk1` is "h2": expected a list of hosts/);
   });
 
   it('under another name', async () => {

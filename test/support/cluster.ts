@@ -10,6 +10,7 @@ import { type HostId, hostId, type VmId } from '../../src/model/ids.ts';
 import { timings } from '../../src/model/limits.ts';
 import type { Guest, GuestDriver, GuestEvent, GuestLaunch } from '../../src/ports/guests.ts';
 import type { Log } from '../../src/ports/log.ts';
+import { noProbe } from '../../src/ports/probe.ts';
 import { MemoryDisk } from './memory-disk.ts';
 import { MemoryNetwork } from './memory-network.ts';
 import { MemoryStreams } from './memory-streams.ts';
@@ -285,6 +286,7 @@ export class Machine {
         disk: this.disk.attach(),
         streams: this.streams.attach(),
         guests: this.#driver(),
+        probe: noProbe,
       },
       {
         cluster: 'test',

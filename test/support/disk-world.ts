@@ -18,6 +18,7 @@ import { timings } from '../../src/model/limits.ts';
 import { components, type DiskRecord } from '../../src/model/record.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Clock } from '../../src/ports/clock.ts';
+import { noProbe } from '../../src/ports/probe.ts';
 import { createComponentStore } from '../../src/storage/disk/component-store.ts';
 import { type OpenDisk, openDisk } from '../../src/storage/disk/disk.ts';
 import type { Gate } from '../../src/storage/disk/mirror.ts';
@@ -209,6 +210,7 @@ export class DiskWorld {
     };
     void openDisk({
       object: this.record.id,
+      name: 'disk',
       epoch: epoch(this.#epoch),
       guestRuns: true,
       onWritesLost: () => {
@@ -226,6 +228,7 @@ export class DiskWorld {
       clock: running.clock,
       timings: hasty,
       log: this.log,
+      probe: noProbe,
     }).then(
       (disk) => {
         session.disk = disk;

@@ -20,6 +20,7 @@ import { readProtection } from '../../src/model/protection.ts';
 import type { RestartPriority } from '../../src/model/vm.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Log } from '../../src/ports/log.ts';
+import { noProbe } from '../../src/ports/probe.ts';
 import type { Accessibility, Storage, VmView } from '../../src/storage/api.ts';
 import { MemoryNetwork } from './memory-network.ts';
 import { SeededRandom } from './seeded-random.ts';
@@ -222,6 +223,7 @@ export class HaCluster {
       clock,
       random: this.random.stream(`${host}/${this.clock.now()}`),
       log,
+      probe: noProbe,
       timings,
       storage: this.#storageOf(host),
       runner,
@@ -423,6 +425,7 @@ export class HaCluster {
           remainingMs: this.remainingMs(fake),
         };
       },
+      vmNamed: unused,
       leaseDeadline: () => null,
       objects: () => [],
       knowledge: unused,

@@ -16,6 +16,7 @@ import { timings } from '../../src/model/limits.ts';
 import type { NamespaceRecord } from '../../src/model/record.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Clock } from '../../src/ports/clock.ts';
+import { noProbe } from '../../src/ports/probe.ts';
 import { createProposer } from '../../src/storage/register/proposer.ts';
 import { createStore, type Store } from '../../src/storage/store.ts';
 import { MemoryDisk } from './memory-disk.ts';
@@ -92,6 +93,7 @@ export class LeaseHost {
         clock,
         random,
         log: world.log,
+        probe: noProbe,
         disk: this.disk.attach(),
         streams: new MemoryStreams(world.clock).attach(),
         timings,
@@ -185,6 +187,7 @@ export class LeaseHost {
       peer,
       clock,
       random,
+      probe: noProbe,
       timings,
       incarnation: incarnation(1_000_000 + this.#runs),
       onCommitted: (record, ballot) => {

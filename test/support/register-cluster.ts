@@ -10,6 +10,7 @@ import { defaultPolicy } from '../../src/model/policy.ts';
 import type { Lock, NamespaceRecord, ObjectRecord, Voter } from '../../src/model/record.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Clock } from '../../src/ports/clock.ts';
+import { noProbe } from '../../src/ports/probe.ts';
 import {
   type Journal,
   type JournalBounds,
@@ -109,6 +110,7 @@ export class RegisterCluster {
       clock,
       random,
       log: this.log,
+      probe: noProbe,
       journal: this.#options.journal?.(journal) ?? journal,
       admission: this.#options.admission?.(host) ?? admitAll,
       timings,

@@ -18,6 +18,8 @@ export interface Directory {
   update(entry: DirectoryEntry): boolean;
   namespace(vm: VmId): NamespaceRecord | null;
   namespaces(): NamespaceRecord[];
+  /** The VM of that name; the one first heard of where there should be several. */
+  named(name: string): NamespaceRecord | null;
   disk(object: ObjectId): DiskRecord | null;
   isDeleted(object: ObjectId): boolean;
   digest(): string;
@@ -29,6 +31,8 @@ export interface Directory {
 export function createDirectory(): Directory {
   const entries = new Map<ObjectId, DirectoryEntry>();
   const namespaceOf = new Map<VmId, ObjectId>();
+  /** By name, which a VM never changes. */
+  const vmsNamed = new Map<string, Set<VmId>>();
   const listeners: ((record: ObjectRecord, previous: ObjectRecord | null) => void)[] = [];
   let digest = 0;
 
@@ -38,6 +42,20 @@ export function createDirectory(): Directory {
     const object = namespaceOf.get(vm);
     const record = object === undefined ? undefined : entries.get(object)?.record;
     return record?.kind === 'namespace' ? record : null;
+  }
+
+  function index(record: ObjectRecord, previous: ObjectRecord | null): void {
+    if (record.kind === 'namespace') {
+      if (previous?.kind === 'namespace') return;
+      namespaceOf.set(record.vm, record.id);
+      const vms = vmsNamed.get(record.name) ?? new Set();
+      vmsNamed.set(record.name, vms.add(record.vm));
+    } else if (previous?.kind === 'namespace') {
+      if (namespaceOf.get(previous.vm) === record.id) namespaceOf.delete(previous.vm);
+      const vms = vmsNamed.get(previous.name);
+      vms?.delete(previous.vm);
+      if (vms?.size === 0) vmsNamed.delete(previous.name);
+    }
   }
 
   return {
@@ -50,13 +68,19 @@ export function createDirectory(): Directory {
       if (known !== undefined) digest ^= fold(known);
       digest ^= fold(entry);
       entries.set(record.id, entry);
-      if (record.kind === 'namespace') namespaceOf.set(record.vm, record.id);
-      else if (namespaceOf.get(record.vm) === record.id) namespaceOf.delete(record.vm);
+      index(record, known?.record ?? null);
       for (const listener of listeners) listener(record, known?.record ?? null);
       return true;
     },
     namespace,
     namespaces: () => [...namespaceOf.keys()].flatMap((vm) => namespace(vm) ?? []),
+    named(name) {
+      for (const vm of vmsNamed.get(name) ?? []) {
+        const record = namespace(vm);
+        if (record !== null) return record;
+      }
+      return null;
+    },
     disk(object) {
       const record = entries.get(object)?.record;
       return record?.kind === 'disk' ? record : null;

@@ -89,11 +89,8 @@ export function createDirectorySync(options: {
 
   return {
     announce(entry) {
-      for (const host of peer.connected()) {
-        if (host !== peer.self) {
-          peer.send(host, 'directory.announce', [entry] as unknown as JsonValue);
-        }
-      }
+      const others = peer.connected().filter((host) => host !== peer.self);
+      peer.sendAll(others, 'directory.announce', [entry] as unknown as JsonValue);
     },
     onDigest(host, digest) {
       if (host === peer.self || digest === directory.digest()) {

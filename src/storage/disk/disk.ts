@@ -10,6 +10,7 @@ import { compareFences, type DiskRecord, type Fence } from '../../model/record.t
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
+import type { Probe } from '../../ports/probe.ts';
 import type { BlockDevice } from './block-device.ts';
 import { Copy, type LossDecision, type Trouble } from './copy.ts';
 import { segments } from './layout.ts';
@@ -23,6 +24,8 @@ export type ChangeDisk = (
 
 export interface DiskOptions {
   readonly object: ObjectId;
+  /** For people: `web-1/disk0`. */
+  readonly name: string;
   readonly epoch: Epoch;
   readonly guestRuns: boolean;
   readonly onWritesLost: () => void;
@@ -37,6 +40,7 @@ export interface DiskOptions {
   readonly clock: Clock;
   readonly timings: Timings;
   readonly log: Log;
+  readonly probe: Probe;
 }
 
 export interface OpenDisk extends BlockDevice {
@@ -82,13 +86,14 @@ class Disk implements OpenDisk {
   }
 
   async open(): Promise<void> {
-    const { epoch, object } = this.options;
+    const { epoch, object, probe } = this.options;
     const record = await this.options.change(object, (current) => {
       if (current.fence.epoch > epoch) throw fencedError(current);
       const open = current.fence.epoch === epoch ? current.fence.open + 1 : 1;
       return { ...current, fence: { epoch, open } };
     });
     this.fence = record.fence;
+    probe.reached({ at: 'disk.fenced', object, epoch, open: record.fence.open });
     this.sizeBytes = record.sizeBytes;
     this.stripeBytes = record.blueprint.stripeBytes;
     this.mirrors = this.makeMirrors(record);
@@ -102,6 +107,7 @@ class Disk implements OpenDisk {
     if (taken.some(({ writesLost }) => writesLost))
       for (const mirror of this.mirrors) mirror.flush(() => {});
     this.keep();
+    probe.reached({ at: 'disk.opened', object, epoch });
   }
 
   read(
@@ -252,7 +258,7 @@ class Disk implements OpenDisk {
       const hosts = counting.map((copy) => copy.component.host).join(', ');
       throw new HoldfastError(
         'inaccessible',
-        `Disk object ${this.object}: no in-sync copy answers; they are on ${hosts} (${results[0]?.error?.message ?? 'none'})`,
+        `${this.options.name}: no in-sync copy answers; they are on ${hosts} (${results[0]?.error?.message ?? 'none'})`,
       );
     }
     for (const { regions } of taken) mirror.markDirty(regions);
@@ -284,7 +290,10 @@ class Disk implements OpenDisk {
   private async dropFromRecord(unusable: readonly Copy[]): Promise<void> {
     if (unusable.length === 0) return;
     for (const copy of unusable) copy.state = 'failing';
-    await this.options.change(this.object, (current) => this.without(current, unusable));
+    const record = await this.options.change(this.object, (current) =>
+      this.without(current, unusable),
+    );
+    this.tellInSync(record, unusable, []);
     for (const copy of unusable) this.dropped(copy);
   }
 
@@ -312,12 +321,13 @@ class Disk implements OpenDisk {
   private onTrouble(copy: Copy, trouble: Trouble, error: HoldfastError | null): void {
     if (this.closed) return;
     if (trouble === 'fenced') {
-      this.options.log.warn(`disk ${this.object} was opened by somebody else`);
+      this.options.log.warn(`disk ${this.options.name} was opened by somebody else`);
       this.abandon();
       this.options.onFenced();
       return;
     }
-    if (error?.code === 'disk-full') this.options.onEvent('full', error.message);
+    if (error?.code === 'disk-full')
+      this.options.onEvent('full', `${this.options.name}: ${error.message}`);
     if (copy.state === 'syncing') this.forgetSync(copy);
     else if (this.replacement(copy)) this.fail(copy, error?.message ?? trouble);
     // The last copy: its content is the disk. Everybody waits for it.
@@ -364,7 +374,8 @@ class Disk implements OpenDisk {
   private fail(copy: Copy, reason: string): void {
     copy.state = 'failing';
     copy.isReady = false;
-    this.options.log.warn(`the copy on ${copy.component.host} is to be removed: ${reason}`, {
+    const { host } = copy.component;
+    this.options.log.warn(`the copy of ${this.options.name} on ${host} is to go: ${reason}`, {
       object: this.object,
     });
     this.removeFailing();
@@ -384,8 +395,9 @@ class Disk implements OpenDisk {
       this.options
         .change(this.object, (current) => this.without(current, failing))
         .then(
-          () => {
+          (record) => {
             this.changing = false;
+            this.tellInSync(record, failing, []);
             for (const copy of failing) this.dropped(copy);
             for (const mirror of this.mirrors) mirror.retryReads();
             this.removeFailing();
@@ -403,15 +415,29 @@ class Disk implements OpenDisk {
       this.options.onFenced();
       return;
     }
-    this.options.log.warn(`in-sync set of ${this.object} could not be changed: ${String(error)}`);
+    this.options.log.warn(
+      `in-sync set of ${this.options.name} could not be changed: ${String(error)}`,
+    );
     this.options.clock.after(this.options.timings.heartbeatIntervalMs / 2, again);
+  }
+
+  /** To the probe only: the record is committed, and nothing has been made of it. */
+  private tellInSync(record: DiskRecord, removed: readonly Copy[], added: readonly Copy[]): void {
+    const ids = (copies: readonly Copy[]) => copies.map((copy) => copy.component.id);
+    this.options.probe.reached({
+      at: 'disk.inSyncChanged',
+      object: this.object,
+      inSync: record.inSync,
+      removed: ids(removed),
+      added: ids(added),
+    });
   }
 
   private dropped(copy: Copy): void {
     this.forgetSync(copy);
     this.options.onEvent(
       'copyLost',
-      `disk object ${this.object}: the copy on ${copy.component.host} does not count any more`,
+      `The copy of ${this.options.name} on ${copy.component.host} does not count any more`,
     );
   }
 
@@ -459,7 +485,7 @@ class Disk implements OpenDisk {
       const missed = mirror.dirtyRegions();
       this.options.onEvent(
         'resync',
-        `disk object ${this.object}: bringing the copy on ${host} up to date (${missed.length} regions)`,
+        `The copy of ${this.options.name} on ${host} is being brought up to date (${missed.length} regions)`,
       );
       const progress = (left: number) => {
         attempt.left = left;
@@ -481,21 +507,23 @@ class Disk implements OpenDisk {
     }
     copy.state = 'joining';
     this.changing = true;
+    this.options.probe.reached({ at: 'resync.joining', object: this.object, component: id });
     this.options
       .change(this.object, (current) => {
         this.assertFence(current);
         return { ...current, inSync: [...current.inSync.filter((one) => one !== id), id] };
       })
       .then(
-        () => {
+        (record) => {
           this.changing = false;
+          this.tellInSync(record, [], [copy]);
           if (copy.state === 'joining') {
             copy.state = 'inSync';
             this.syncs.delete(id);
             mirror.retryReads();
             this.options.onEvent(
               'copyRestored',
-              `disk object ${this.object}: the copy on ${host} is in sync again`,
+              `The copy of ${this.options.name} on ${host} is in sync again`,
             );
           }
           this.removeFailing();

@@ -52,7 +52,8 @@ export function createHeartbeats(options: {
   let sequence = 0;
   let timer: Timer | null = null;
   let soon = false;
-  let reachableBefore = '';
+  /** The stores of the reachable hosts, as of the last look. */
+  const reachableBefore = new Map<HostId, StoreReport>();
 
   function beat(): void {
     timer?.cancel();
@@ -70,9 +71,8 @@ export function createHeartbeats(options: {
       store: options.store(),
       digest: options.digest(),
     };
-    for (const host of new Set([peer.self, ...options.members()])) {
-      peer.send(host, 'storage.heartbeat', heartbeat as unknown as JsonValue);
-    }
+    const receivers = new Set([peer.self, ...options.members()]);
+    peer.sendAll(receivers, 'storage.heartbeat', heartbeat as unknown as JsonValue);
     noticeChanges();
   }
 
@@ -87,13 +87,17 @@ export function createHeartbeats(options: {
   }
 
   function noticeChanges(): void {
-    const now = [...hosts]
-      .filter(([host]) => isReachable(host))
-      .map(([host, heard]) => `${host} ${heard.store.id} ${heard.store.problem}`)
-      .sort()
-      .join('\n');
-    if (now === reachableBefore) return;
-    reachableBefore = now;
+    let isNews = false;
+    for (const [host, { store }] of hosts) {
+      const before = reachableBefore.get(host);
+      if (!isReachable(host)) {
+        if (reachableBefore.delete(host)) isNews = true;
+      } else if (before?.id !== store.id || before.problem !== store.problem) {
+        reachableBefore.set(host, store);
+        isNews = true;
+      }
+    }
+    if (!isNews) return;
     for (const listener of listeners) listener();
   }
 

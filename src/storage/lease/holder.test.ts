@@ -4,6 +4,7 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { SilentLog } from '../../../test/support/silent-log.ts';
 import { VirtualClock } from '../../../test/support/virtual-clock.ts';
 import { epoch, type HostId, hostId, incarnation, objectId, vmId } from '../../model/ids.ts';
+import { noProbe } from '../../ports/probe.ts';
 import { createLeaseHolder, type LeaseHolder } from './holder.ts';
 import type { ConfirmAnswer } from './messages.ts';
 
@@ -38,6 +39,7 @@ beforeEach(() => {
   holder = createLeaseHolder({
     clock,
     log: new SilentLog(),
+    probe: noProbe,
     leaseDurationMs: 4000,
     safetyMarginMs: 1000,
     confirm(voter, request, done) {

@@ -13,6 +13,7 @@ import type { Epoch, HostId, ObjectId, VmId } from '../../model/ids.ts';
 import { majority } from '../../model/record.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
+import type { Probe } from '../../ports/probe.ts';
 import type { LeaseEvents } from '../api.ts';
 import type { ConfirmAnswer, ConfirmRequest, HeartbeatAck, VoterNumber } from './messages.ts';
 
@@ -27,7 +28,9 @@ interface Held {
   readonly vm: VmId;
   readonly object: ObjectId;
   readonly epoch: Epoch;
-  readonly voters: Map<HostId, Voting>;
+  readonly voters: ReadonlyMap<HostId, Voting>;
+  /** The same, to go through quickly: it is done at each acknowledgement. */
+  readonly votings: readonly Voting[];
   /** `seeking`: no valid lease, but asking for one; not listed. `lapsed`: listed if its guest is known
    * to stand still; if not, the others wait for the lease to run out, the safety margin included. */
   state: 'seeking' | 'valid' | 'lapsed';
@@ -55,6 +58,8 @@ export interface LeaseHolder {
   drop(vm: VmId): void;
   /** Lists a VM as lapsed that is not held: some record may name this host its holder. */
   disown(vm: VmId): void;
+  /** What is listed though it is not held. */
+  disowned(): Iterable<VmId>;
   /** Stops listing it: no record names this host its holder any more. */
   forget(vm: VmId): void;
   isHeld(vm: VmId): boolean;
@@ -72,6 +77,7 @@ export interface LeaseHolder {
 export function createLeaseHolder(options: {
   readonly clock: Clock;
   readonly log: Log;
+  readonly probe: Probe;
   readonly leaseDurationMs: number;
   readonly safetyMarginMs: number;
   readonly confirm: (
@@ -84,8 +90,9 @@ export function createLeaseHolder(options: {
   /** Sends heartbeats now instead of at the next beat. */
   readonly beatNow: () => void;
 }): LeaseHolder {
-  const { clock, log } = options;
+  const { clock, log, probe } = options;
   const held = new Map<VmId, Held>();
+  const byVoter = new Map<HostId, Set<Held>>();
   const disowned = new Set<VmId>();
   const acks = new Map<HostId, Acknowledged>();
   const asking = new Set<HostId>();
@@ -106,9 +113,8 @@ export function createLeaseHolder(options: {
 
   function recompute(lease: Held): void {
     if (lease.state === 'lapsed') return;
-    const freshest = [...lease.voters.values()].map((v) => v.countedAtMs).sort((a, b) => b - a);
-    const oldest = freshest[majority(lease.voters.size) - 1] ?? Number.NEGATIVE_INFINITY;
-    const deadlineMs = oldest + options.leaseDurationMs - options.safetyMarginMs;
+    const deadlineMs =
+      oldestOfMajority(lease.votings) + options.leaseDurationMs - options.safetyMarginMs;
     if (deadlineMs <= clock.now()) return; // the timer decides about a lapse
     if (lease.state === 'valid' && deadlineMs <= lease.deadlineMs) return;
     const before = lease.state;
@@ -119,7 +125,8 @@ export function createLeaseHolder(options: {
       lease.everValid = true;
       announce((listener) => listener.extended(lease.vm, deadlineMs));
     } else {
-      log.info(`lease of ${lease.vm} is valid again`, { vm: lease.vm, epoch: lease.epoch });
+      log.debug(`lease of ${lease.vm} is valid again`, { vm: lease.vm, epoch: lease.epoch });
+      probe.reached({ at: 'lease.regained', vm: lease.vm, epoch: lease.epoch });
       announce((listener) => listener.regained(lease.vm, deadlineMs));
     }
   }
@@ -137,14 +144,15 @@ export function createLeaseHolder(options: {
   }
 
   function lapse(lease: Held): void {
-    log.warn(`lease of ${lease.vm} lapsed: no majority of its voters answers`, {
+    log.debug(`lease of ${lease.vm} lapsed: no majority of its voters answers`, {
       vm: lease.vm,
       epoch: lease.epoch,
     });
     lease.state = 'lapsed';
     lease.standsStill = false;
     lease.lapse += 1;
-    for (const voting of lease.voters.values()) reset(voting);
+    for (const voting of lease.votings) reset(voting);
+    probe.reached({ at: 'lease.lapsed', vm: lease.vm, epoch: lease.epoch });
     const { lapse: thisLapse } = lease;
     const stoodStill = () => {
       if (lease.lapse === thisLapse && lease.state !== 'valid') lease.standsStill = true;
@@ -156,7 +164,7 @@ export function createLeaseHolder(options: {
   function askFor(voter: HostId): void {
     const ack = acks.get(voter);
     if (ack === undefined || asking.has(voter)) return;
-    const open = [...held.values()].filter((lease) => {
+    const open = [...(byVoter.get(voter) ?? [])].filter((lease) => {
       const voting = lease.voters.get(voter);
       return (
         voting !== undefined &&
@@ -204,8 +212,10 @@ export function createLeaseHolder(options: {
 
   function end(vm: VmId): Held | undefined {
     const lease = held.get(vm);
-    lease?.timer?.cancel();
+    if (lease === undefined) return undefined;
+    lease.timer?.cancel();
     held.delete(vm);
+    for (const voter of lease.voters.keys()) byVoter.get(voter)?.delete(lease);
     return lease;
   }
 
@@ -213,11 +223,15 @@ export function createLeaseHolder(options: {
     hold(vm, object, epoch, voters) {
       end(vm);
       disowned.delete(vm);
-      held.set(vm, {
+      const votings = new Map(
+        voters.map((voter) => [voter, reset({ confirmed: null, countedAtMs: 0 })]),
+      );
+      const lease: Held = {
         vm,
         object,
         epoch,
-        voters: new Map(voters.map((voter) => [voter, reset({ confirmed: null, countedAtMs: 0 })])),
+        voters: votings,
+        votings: [...votings.values()],
         state: 'seeking',
         // The VM may have been listed until now: only heartbeats from the next one on protect it.
         firstSequence: lastSequence + 1,
@@ -227,7 +241,12 @@ export function createLeaseHolder(options: {
         everValid: false,
         deadlineMs: Number.NEGATIVE_INFINITY,
         timer: null,
-      });
+      };
+      held.set(vm, lease);
+      for (const voter of votings.keys()) {
+        const leases = byVoter.get(voter) ?? new Set();
+        byVoter.set(voter, leases.add(lease));
+      }
       options.beatNow();
     },
     drop(vm) {
@@ -237,6 +256,7 @@ export function createLeaseHolder(options: {
     disown(vm) {
       if (!held.has(vm)) disowned.add(vm);
     },
+    disowned: () => disowned,
     forget: (vm) => void disowned.delete(vm),
     isHeld: (vm) => held.has(vm),
     heldEpoch: (vm) => held.get(vm)?.epoch ?? null,
@@ -248,7 +268,7 @@ export function createLeaseHolder(options: {
     },
     lost(vm) {
       if (end(vm) === undefined) return;
-      log.warn(`lock of ${vm} is lost`, { vm });
+      log.debug(`lock of ${vm} is lost`, { vm });
       announce((listener) => listener.lost(vm));
     },
     lapsedIn(sequence) {
@@ -265,7 +285,7 @@ export function createLeaseHolder(options: {
           clock.now() - lease.seekingSinceMs > options.leaseDurationMs
         ) {
           lease.state = 'lapsed'; // it did not work out: let others have it meanwhile
-          for (const voting of lease.voters.values()) reset(voting);
+          for (const voting of lease.votings) reset(voting);
         }
         if (lease.state === 'lapsed' && lease.standsStill) listed.push(lease.vm);
       }
@@ -275,7 +295,7 @@ export function createLeaseHolder(options: {
       const last = acks.get(from);
       if (last !== undefined && ack.sequence <= last.sequence) return;
       acks.set(from, { sequence: ack.sequence, sentAtMs, number: ack.number });
-      for (const lease of held.values()) {
+      for (const lease of byVoter.get(from) ?? []) {
         count(lease, from);
         recompute(lease);
       }
@@ -283,6 +303,19 @@ export function createLeaseHolder(options: {
     },
     onLease: (events) => void listeners.push(events),
   };
+}
+
+/** Send time of the oldest heartbeat in the freshest majority. */
+function oldestOfMajority(votings: readonly Voting[]): number {
+  const needed = majority(votings.length);
+  let oldest = Number.NEGATIVE_INFINITY;
+  for (const { countedAtMs } of votings) {
+    if (countedAtMs <= oldest) continue;
+    let notOlder = 0;
+    for (const other of votings) if (other.countedAtMs >= countedAtMs) notOlder += 1;
+    if (notOlder >= needed) oldest = countedAtMs;
+  }
+  return oldest;
 }
 
 function reset(voting: Voting): Voting {

@@ -14,6 +14,7 @@ import {
 } from '../../model/ids.ts';
 import { defaultPolicy } from '../../model/policy.ts';
 import type { NamespaceRecord, Tombstone } from '../../model/record.ts';
+import type { Point } from '../../ports/probe.ts';
 import { createLeaseVoter, type LeaseVoter } from './voter.ts';
 
 const [a, b, c] = ['a', 'b', 'c'].map(hostId) as [HostId, HostId, HostId];
@@ -23,6 +24,7 @@ let voter: LeaseVoter;
 let longestLeaseMs: number;
 let heardSince: Map<HostId, number>;
 let sequence: number;
+let points: Point[];
 
 function record(holder: HostId | null, at: number): NamespaceRecord {
   return {
@@ -59,6 +61,7 @@ function beat(
 function make(run = 1): LeaseVoter {
   return createLeaseVoter({
     clock,
+    probe: { reached: (point) => void points.push(point) },
     incarnation: run,
     longestLeaseMs: () => longestLeaseMs,
     heardSince: (host) => heardSince.get(host) ?? null,
@@ -70,6 +73,7 @@ beforeEach(() => {
   longestLeaseMs = 4000;
   heardSince = new Map([a, b, c].map((host) => [host, 0]));
   sequence = 0;
+  points = [];
   voter = make();
   clock.advance(10_000); // what it may have promised before it started is over
   voter.confirmed(record(a, 1));
@@ -181,6 +185,18 @@ describe('a voter', () => {
     expect(voter.remainingMs(record(a, 1))).toBe(1000);
     clock.advance(1000);
     expect(voter.remainingMs(record(a, 1))).toBe(0);
+  });
+
+  it('tells the probe whose lock it ends, unless the holder itself gives it back', () => {
+    expect(voter.admit(record(a, 1), record(null, 1), a)).toBe(0);
+    expect(points).toEqual([]);
+    beat(a);
+    voter.confirmed(record(a, 1));
+    expect(voter.admit(record(a, 1), record(b, 2), b)).toBeGreaterThan(0);
+    expect(points).toEqual([]);
+    clock.advance(5000);
+    expect(voter.admit(record(a, 1), record(b, 2), b)).toBe(0);
+    expect(points).toEqual([{ at: 'lease.ended', object: record(a, 1).id, holder: a }]);
   });
 
   it('changes its number for a holder whose lock it ends, before it says so', () => {

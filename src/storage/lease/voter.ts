@@ -17,6 +17,7 @@ import {
   type ObjectRecord,
 } from '../../model/record.ts';
 import type { Clock } from '../../ports/clock.ts';
+import type { Probe } from '../../ports/probe.ts';
 import type { Admission } from '../register/admission.ts';
 import type { Heartbeat, VoterNumber } from './messages.ts';
 
@@ -44,6 +45,7 @@ export interface LeaseVoter extends Admission {
 
 export function createLeaseVoter(options: {
   readonly clock: Clock;
+  readonly probe: Probe;
   /** Distinguishes this start of the daemon from all others. */
   readonly incarnation: number;
   /** The longest lease ever granted, as is durable by now. */
@@ -114,13 +116,15 @@ export function createLeaseVoter(options: {
     admit(current, next, proposer) {
       const holder = endedHolder(current, next);
       if (holder === null) return 0;
-      if (proposer !== holder || !isOwnStep(current as NamespaceRecord, next)) {
+      const isByHolder = proposer === holder && isOwnStep(current as NamespaceRecord, next);
+      if (!isByHolder) {
         const remaining = remainingMs(current as NamespaceRecord);
         if (remaining > 0) return Math.ceil(remaining);
       }
       // From here on the holder's acknowledgements carry another number, so that it cannot count
       // this voter on the strength of a confirmation that this decision has made untrue.
       ended(next.id, holder);
+      if (!isByHolder) options.probe.reached({ at: 'lease.ended', object: next.id, holder });
       return 0;
     },
     learned(current, next) {

@@ -57,6 +57,14 @@ export function placeObject(
     );
   }
   const witnesses = ranked.filter((host) => !data.includes(host)).slice(0, needed - copies);
+  return placedOn(data, witnesses);
+}
+
+/** The hosts are decided: `data` hold the copies, the others only vote. */
+export function placedOn(
+  data: readonly PlacementHost[],
+  witnesses: readonly PlacementHost[],
+): Placed {
   return {
     dataHosts: data,
     voters: [...data, ...witnesses].map(({ host, store }) => ({ host, store, joined: 1 })),

@@ -19,6 +19,7 @@ import {
 import { defaultPolicy } from '../../model/policy.ts';
 import type { NamespaceRecord, ObjectRecord, Voter } from '../../model/record.ts';
 import { DiskError } from '../../ports/disk.ts';
+import { noProbe, type Point } from '../../ports/probe.ts';
 import { openJournal } from '../journal/journal.ts';
 import { type Acceptor, createAcceptor } from './acceptor.ts';
 import type { Admission } from './admission.ts';
@@ -33,6 +34,7 @@ function ballot(counter: number, host: HostId = a): Ballot {
 }
 
 class Bench {
+  readonly points: Point[] = [];
   readonly clock = new VirtualClock();
   readonly disk = new MemoryDisk(this.clock);
   readonly answers: (AcceptorAnswer | HoldfastError)[] = [];
@@ -60,6 +62,7 @@ class Bench {
       self: a,
       journal,
       log,
+      probe: { reached: (point) => void this.points.push(point) },
       admission: {
         admit: (...of) => this.admission.admit(...of),
         learned: (...of) => this.admission.learned(...of),
@@ -174,6 +177,20 @@ describe('durable before answered', () => {
     expect(bench.after(5)).toEqual(['accepted', 'accepted']);
     bench.prepare(ballot(3, b));
     expect(bench.after(5)).toEqual(['outbid 4.a']);
+  });
+});
+
+describe('the probe', () => {
+  it('is told of an accept when that is durable, before the answer', async () => {
+    const bench = await new Bench().start();
+    bench.prepare(ballot(1), { create: true });
+    bench.accept(ballot(1), 'x');
+    expect(bench.points).toEqual([]);
+    expect(bench.after(5)).toEqual(['promised - 0', 'accepted']);
+    bench.accept(ballot(0), 'late');
+    expect(bench.points).toEqual([
+      { at: 'acceptor.accepted', object, ballot: ballot(1), record: bench.record('x') },
+    ]);
   });
 });
 
@@ -318,6 +335,7 @@ describe('a store that fails', () => {
       journal: failure,
       admission: admitAll,
       log: new SilentLog(),
+      probe: noProbe,
       onOpen: () => {},
     });
     const voter = { host: a, store: storeId('s'), joined: 1 };

@@ -7,6 +7,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId, StoreId } from '../../model/ids.ts';
 import type { Lock, ObjectRecord, Voter } from '../../model/record.ts';
 import type { Log } from '../../ports/log.ts';
+import type { Probe } from '../../ports/probe.ts';
 import type { Journal } from '../journal/journal.ts';
 import {
   type Accepted,
@@ -54,18 +55,21 @@ interface Register {
 /** So many forgotten objects are remembered, against messages that were long under way. */
 const forgottenBound = 10_000;
 
-export function createAcceptor(options: {
+interface AcceptorOptions {
   readonly self: HostId;
   /** The store's journal, or why there is none. */
   readonly journal: Journal | HoldfastError;
   readonly admission: Admission;
   readonly log: Log;
+  readonly probe: Probe;
   /** A state that is not known to be committed (also: empty) came into being, or ceased to be. */
   readonly onOpen: (object: ObjectId, open: boolean) => void;
-}): Acceptor {
-  const { self, journal, log } = options;
+}
+
+export function createAcceptor(options: AcceptorOptions): Acceptor {
+  const { journal } = options;
   if (journal instanceof HoldfastError) return failedAcceptor(journal);
-  return new DurableAcceptor(self, journal, options.admission, log, options.onOpen);
+  return new DurableAcceptor(journal, options);
 }
 
 class DurableAcceptor implements Acceptor {
@@ -74,21 +78,18 @@ class DurableAcceptor implements Acceptor {
   readonly #journal: Journal;
   readonly #admission: Admission;
   readonly #log: Log;
+  readonly #probe: Probe;
   readonly #onOpen: (object: ObjectId, open: boolean) => void;
   readonly #registers = new Map<ObjectId, Register>();
   readonly #forgotten = new Set<ObjectId>();
 
-  constructor(
-    self: HostId,
-    journal: Journal,
-    admission: Admission,
-    log: Log,
-    onOpen: (object: ObjectId, open: boolean) => void,
-  ) {
-    this.#self = self;
+  constructor(journal: Journal, options: AcceptorOptions) {
+    const { onOpen } = options;
+    this.#self = options.self;
     this.#journal = journal;
-    this.#admission = admission;
-    this.#log = log;
+    this.#admission = options.admission;
+    this.#log = options.log;
+    this.#probe = options.probe;
     this.#onOpen = onOpen;
     this.store = journal.superblock.state.store;
     journal.begin(
@@ -140,12 +141,16 @@ class DurableAcceptor implements Acceptor {
     if (ballot.host !== from || nextBallot.host !== from)
       return answer(badBallot(ballot, from), null);
     const { promised, accepted } = register.state;
+    const tellAndAnswer: Answer = (error, what) => {
+      if (error === null) this.#probe.reached({ at: 'acceptor.accepted', object, ballot, record });
+      answer(error, what);
+    };
     if (accepted !== null && compareBallots(accepted.ballot, ballot) === 0) {
       // The same request again, or learned before; the promise on board may still be new.
       if (compareBallots(nextBallot, promised) > 0) {
         this.#change(object, register, { ...register.state, promised: nextBallot });
       }
-      return this.#whenDurable(object, register, answer, { answer: 'accepted' });
+      return this.#whenDurable(object, register, tellAndAnswer, { answer: 'accepted' });
     }
     const least = newest(promised, accepted?.ballot ?? null);
     if (compareBallots(ballot, least) < 0) {
@@ -159,7 +164,7 @@ class DurableAcceptor implements Acceptor {
       accepted: { ballot, record, history },
       committed: false,
     });
-    this.#whenDurable(object, register, answer, { answer: 'accepted' });
+    this.#whenDurable(object, register, tellAndAnswer, { answer: 'accepted' });
   }
 
   learn(request: LearnRequest, answer: Answer): void {

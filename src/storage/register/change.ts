@@ -29,6 +29,12 @@ const maxVoterSwitches = 5;
 const maxLeasedTries = 3;
 const encoder = new TextEncoder();
 
+/** An own record, and what it was made from. */
+interface Pending {
+  readonly record: ObjectRecord;
+  readonly read: ObjectRecord | null;
+}
+
 export class Change {
   readonly #context: ChangeContext;
   readonly #target: Target;
@@ -42,9 +48,9 @@ export class Change {
   #leasedTries = 0;
   /** Locks whose leases refused a try: later tries prefer records that keep them. */
   readonly #protectedLocks: Lock[] = [];
-  /** Own records whose accept had no clear outcome, by ballot, and the ballot that wrote the record
-   * they began from. */
-  readonly #pending = new Map<string, ObjectRecord>();
+  /** Own records whose accept had no clear outcome, by ballot, each with what it was made from, and
+   * the ballot that wrote the record they began from. */
+  readonly #pending = new Map<string, Pending>();
   #oldestPending: Ballot | null = null;
   #base: Ballot | null = null;
   /** Set when the change itself is refused for a lease, and only what is pending must be ended. */
@@ -52,7 +58,8 @@ export class Change {
   #writing = false;
   #phase = 0;
   #timer: Timer | null = null;
-  #started = false;
+  /** Its name for the probe; null before it begins. */
+  #call: number | null = null;
   #finished = false;
   #lastReason = 'another change of this host was not finished';
   #lastCode: 'inaccessible' | 'conflict' = 'conflict';
@@ -74,8 +81,10 @@ export class Change {
   }
 
   start(remembered: Remembered | null): void {
-    if (this.#started || this.#finished) return;
-    this.#started = true;
+    if (this.#call !== null || this.#finished) return;
+    const { probe } = this.#context;
+    this.#call = this.#context.newCall();
+    probe.reached({ at: 'register.invoked', object: this.#target.object, call: this.#call });
     if (remembered === null) return this.#prepare();
     this.#voters = remembered.voters;
     this.#tries += 1;
@@ -163,11 +172,12 @@ export class Change {
     if (this.#pending.size > 0) {
       const mine = found.history.map(formatBallot).find((key) => this.#pending.has(key));
       if (mine !== undefined && found.record !== null) {
-        const record = this.#pending.get(mine) as ObjectRecord;
+        const { record, read } = this.#pending.get(mine) as Pending;
         return this.#accept(ballot, found.record, found, (at) => ({
           status: 'committed',
           record,
           ballot: at,
+          read,
         }));
       }
       if (!this.#didNotHappenIn(found)) return this.#finish(this.#unknown());
@@ -181,6 +191,7 @@ export class Change {
         status: 'committed',
         record: write,
         ballot: at,
+        read: found.record,
       }));
     }
     const outcome = (at: Ballot | null): Outcome => {
@@ -188,7 +199,8 @@ export class Change {
       if (decision !== null && 'refuse' in decision) {
         return { status: 'refused', error: decision.refuse, record: found.record, ballot: at };
       }
-      return { status: 'committed', record: found.record as ObjectRecord, ballot: at as Ballot };
+      const record = found.record as ObjectRecord;
+      return { status: 'committed', record, ballot: at as Ballot, read: record };
     };
     if (found.record === null) {
       // Nothing can be accepted in order to end what is pending.
@@ -259,12 +271,20 @@ export class Change {
     }
     this.#writing = writes;
     this.#context.remember(object, null);
+    const { probe } = this.#context;
+    let isAcceptedOnce = false;
+    probe.reached({ at: 'register.accepting', object, ballot, record });
     this.#broadcast(
       'register.accept',
       { object, ballot, record, history, nextBallot },
       (tally, graceOver) => {
+        if (tally.accepted.length === 1 && needed > 1 && !isAcceptedOnce) {
+          isAcceptedOnce = true;
+          probe.reached({ at: 'register.acceptedOne', object });
+        }
         if (tally.accepted.length >= needed) {
           this.#enter();
+          probe.reached({ at: 'register.committed', object, ballot, record });
           const chosen: Found = { ballot, record, history, committed: true };
           this.#context.remember(object, { ballot: nextBallot, found: chosen, voters });
           const learners = voters.map((voter): Lagging => {
@@ -293,7 +313,7 @@ export class Change {
     const writes = record !== found.record;
     if (writes && maybe) {
       if (this.#pending.size === 0) this.#oldestPending = ballot;
-      this.#pending.set(formatBallot(ballot), record);
+      this.#pending.set(formatBallot(ballot), { record, read: found.record });
     }
     if (tally.leased.length > 0) return this.#leased(writes, found, tally);
     this.#noMajority(tally);
@@ -371,6 +391,22 @@ export class Change {
   #finish(outcome: Outcome): void {
     this.#enter();
     this.#finished = true;
+    if (this.#call !== null) this.#tellReturned(this.#call, outcome);
     this.#done(outcome);
+  }
+
+  #tellReturned(call: number, outcome: Outcome): void {
+    const { object } = this.#target;
+    const base = { at: 'register.returned', object, call, record: null, read: null } as const;
+    const { probe } = this.#context;
+    if (outcome.status === 'committed') {
+      const { record, read } = outcome;
+      return probe.reached({ ...base, outcome: 'changed', record, read });
+    }
+    if (outcome.status === 'refused') {
+      return probe.reached({ ...base, outcome: 'refused', read: outcome.record });
+    }
+    const isUnknown = outcome.error.code === 'outcome-unknown';
+    probe.reached({ ...base, outcome: isUnknown ? 'unknown' : 'failed' });
   }
 }

@@ -5,6 +5,7 @@ import type { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId } from '../../model/ids.ts';
 import type { ObjectRecord, Voter } from '../../model/record.ts';
 import type { Clock } from '../../ports/clock.ts';
+import type { Probe } from '../../ports/probe.ts';
 import type { Random } from '../../ports/random.ts';
 import type { AcceptorAnswer } from './messages.ts';
 import type { Found } from './quorum.ts';
@@ -25,7 +26,13 @@ export type Decision = { readonly write: ObjectRecord } | { readonly refuse: Hol
 export type Decide = (current: ObjectRecord | null) => Decision;
 
 export type Outcome =
-  | { readonly status: 'committed'; readonly record: ObjectRecord; readonly ballot: Ballot }
+  | {
+      readonly status: 'committed';
+      readonly record: ObjectRecord;
+      readonly ballot: Ballot;
+      /** What `decide` made the record from; the record itself where it was kept. */
+      readonly read: ObjectRecord | null;
+    }
   /** `decide` refused, looking at this record, which is committed (null: nothing ever was). */
   | {
       readonly status: 'refused';
@@ -60,6 +67,9 @@ export interface ChangeContext {
   readonly self: HostId;
   readonly clock: Clock;
   readonly random: Random;
+  readonly probe: Probe;
+  /** Names a change among all of this run. */
+  newCall(): number;
   newBallot(): Ballot;
   /** Later ballots of this host will be above this one. */
   saw(ballot: Ballot | null): void;

@@ -22,6 +22,7 @@ import { defaultPolicy } from '../../model/policy.ts';
 import type { NamespaceRecord, ObjectRecord, Voter } from '../../model/record.ts';
 import { noPayload } from '../../peer/frame.ts';
 import type { Done, Peer } from '../../peer/peer.ts';
+import type { Point } from '../../ports/probe.ts';
 import type { AcceptorAnswer, AcceptRequest, LearnRequest, PrepareRequest } from './messages.ts';
 import type { ChangeOptions, Decide, Outcome } from './outcome.ts';
 import { createProposer } from './proposer.ts';
@@ -81,6 +82,7 @@ class Bench {
   readonly learned: { to: string; body: LearnRequest }[] = [];
   readonly committed: string[] = [];
   readonly outcomes: Outcome[] = [];
+  readonly points: Point[] = [];
   readonly down = new Set<string>();
   readonly proposer = createProposer({
     peer: {
@@ -104,6 +106,7 @@ class Bench {
     } as unknown as Peer,
     clock: this.clock,
     random: new SeededRandom(1),
+    probe: { reached: (point) => void this.points.push(point) },
     timings,
     incarnation: incarnation(1),
     onCommitted: (what) => this.committed.push((what as NamespaceRecord).name),
@@ -238,6 +241,69 @@ describe('a change', () => {
     });
     bench.answer('accept', { 4: accepted, 2: accepted });
     expect(bench.ends()).toEqual(['committed xa']);
+  });
+});
+
+describe('the points of a change', () => {
+  const names = (bench: Bench) =>
+    bench.points.splice(0).map((point) => {
+      if (point.at !== 'register.returned') return point.at;
+      const name = (what: ObjectRecord | null) => (what as NamespaceRecord | null)?.name ?? '-';
+      return `${point.at} ${point.call} ${point.outcome} ${name(point.read)}>${name(point.record)}`;
+    });
+
+  it('stand between its steps', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    expect(bench.points).toEqual([{ at: 'register.invoked', object, call: 1 }]);
+    bench.answer('prepare', { 1: promised(ballot(4), record('x')), 2: promised(null, null) });
+    const accept = bench.answer('accept', { 1: accepted });
+    const proposed = { object, ballot: accept.ballot, record: record('xa') };
+    expect(bench.points.slice(1)).toEqual([
+      { at: 'register.accepting', ...proposed },
+      { at: 'register.acceptedOne', object },
+    ]);
+    // One that queues has not begun.
+    bench.change(append('b'));
+    expect(bench.points).toHaveLength(3);
+  });
+
+  it('tell at its end what it read and wrote', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.answer('prepare', { 1: promised(ballot(4), record('x')), 2: promised(null, null) });
+    bench.answer('accept', { 1: accepted, 3: accepted });
+    expect(names(bench).slice(-2)).toEqual([
+      'register.committed',
+      'register.returned 1 changed x>xa',
+    ]);
+    bench.change(() => ({ refuse: refusal }));
+    bench.answer('accept', { 1: accepted, 3: accepted });
+    expect(names(bench).at(-1)).toBe('register.returned 2 refused xa>-');
+    bench.change((current) => ({ write: current as ObjectRecord }));
+    bench.answer('accept', { 1: accepted, 3: accepted });
+    expect(names(bench).at(-1)).toBe('register.returned 3 changed xa>xa');
+    bench.down.add('2').add('3');
+    bench.change(append('b'));
+    bench.clock.advance(1);
+    expect(names(bench)).toEqual(['register.invoked', 'register.returned 4 failed ->-']);
+  });
+
+  it('tell what a change was made from that is found later, and that an end is not known', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.answer('prepare', { 1: promised(ballot(4), record('x')), 2: promised(null, null) });
+    const { ballot: mine } = bench.answer('accept', { 1: accepted });
+    bench.clock.advance(timings.registerTimeoutMs);
+    const found = promised(mine, record('xa'));
+    bench.answer('prepare', { 1: found, 2: found });
+    bench.answer('accept', { 1: accepted, 2: accepted });
+    expect(names(bench).at(-1)).toBe('register.returned 1 changed x>xa');
+    bench.change(append('b'));
+    bench.answer('accept', { 1: accepted });
+    bench.clock.advance(timings.changeTimeoutMs);
+    expect(bench.ends().at(-1)).toBe('outcome-unknown');
+    expect(names(bench).at(-1)).toBe('register.returned 2 unknown ->-');
   });
 });
 

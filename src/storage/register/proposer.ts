@@ -11,6 +11,7 @@ import type { ObjectRecord } from '../../model/record.ts';
 import { noPayload } from '../../peer/frame.ts';
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
+import type { Probe } from '../../ports/probe.ts';
 import type { Random } from '../../ports/random.ts';
 import { Change } from './change.ts';
 import type { AcceptorAnswer, LearnRequest } from './messages.ts';
@@ -54,6 +55,7 @@ export function createProposer(options: {
   readonly peer: Peer;
   readonly clock: Clock;
   readonly random: Random;
+  readonly probe: Probe;
   readonly timings: Timings;
   /** Of the store's superblock; or why there is none, and then nothing can be proposed. */
   readonly incarnation: Incarnation | HoldfastError;
@@ -63,6 +65,7 @@ export function createProposer(options: {
   const queues = new Map<ObjectId, Queued[]>();
   const remembered = new Map<ObjectId, Remembered>();
   let counter = 0;
+  let calls = 0;
   let pending = 0;
   let stopped = false;
 
@@ -70,6 +73,8 @@ export function createProposer(options: {
     self: peer.self,
     clock,
     random: options.random.stream('register'),
+    probe: options.probe,
+    newCall: () => ++calls,
     newBallot() {
       counter += 1;
       return { counter, host: peer.self, incarnation: incarnation as Incarnation };

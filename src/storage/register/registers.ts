@@ -11,6 +11,7 @@ import type { ObjectRecord, Voter } from '../../model/record.ts';
 import type { Peer, Reply } from '../../peer/peer.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
+import type { Probe } from '../../ports/probe.ts';
 import type { Random } from '../../ports/random.ts';
 import type { Journal } from '../journal/journal.ts';
 import { type AcceptedState, type Answer, createAcceptor } from './acceptor.ts';
@@ -67,6 +68,7 @@ export function createRegisters(options: {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  readonly probe: Probe;
   readonly journal: Journal | HoldfastError;
   readonly admission: Admission;
   readonly timings: Timings;
@@ -75,11 +77,19 @@ export function createRegisters(options: {
   /** This voter was told that a record is committed; others are told in the same way. */
   readonly onLearned: (record: ObjectRecord, ballot: Ballot) => void;
 }): Registers {
-  const { peer, clock, random, journal, admission, timings, onCommitted } = options;
+  const { peer, clock, random, probe, journal, admission, timings, onCommitted } = options;
   const log = options.log.child('register');
   const incarnation =
     journal instanceof HoldfastError ? journal : journal.superblock.state.incarnation;
-  const proposer = createProposer({ peer, clock, random, timings, incarnation, onCommitted });
+  const proposer = createProposer({
+    peer,
+    clock,
+    random,
+    probe,
+    timings,
+    incarnation,
+    onCommitted,
+  });
 
   // What the journal replays is open from the start, before there is a finisher to be told.
   const early: ObjectId[] = [];
@@ -89,6 +99,7 @@ export function createRegisters(options: {
     journal,
     admission,
     log,
+    probe,
     onOpen(object, open) {
       if (finisher !== null) finisher.noticed(object, open);
       else if (open) early.push(object);
