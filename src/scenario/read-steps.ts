@@ -1,0 +1,124 @@
+// The steps of a scenario: one row per kind, with its keys and what becomes of them.
+
+import {
+  boolean,
+  duration,
+  each,
+  type Field,
+  form,
+  oneForm,
+  oneOf,
+  orNull,
+  required,
+} from './fields.ts';
+import type { HostNames, VmNames } from './names.ts';
+import type { Step } from './scenario.ts';
+import type { Place } from './source.ts';
+
+/** In the order of the file, undefined for the bad ones; `time` reads when a step is. */
+export function readSteps(
+  place: Place | null,
+  time: Field<number>,
+  hosts: HostNames,
+  vms: VmNames,
+): readonly (Step | undefined)[] {
+  return place === null ? [] : (each(place, stepField(time, hosts, vms)) ?? []);
+}
+
+const network = oneOf('ha', 'storage', 'both');
+const healed = oneOf('ha', 'storage', 'all');
+
+type HostStepKind =
+  | 'crash'
+  | 'boot'
+  | 'stopDaemon'
+  | 'startDaemon'
+  | 'failDisk'
+  | 'repairDisk'
+  | 'fillDisk'
+  | 'freeDisk';
+
+function stepField(
+  time: Field<number>,
+  { hosts, host, fullHost, groups }: HostNames,
+  { vm }: VmNames,
+): Field<Step> {
+  const at = required(time);
+  const to = required(host);
+
+  const onHost = (kind: HostStepKind) =>
+    form(host, { at }, (host, { at: atMs }): Step => ({ atMs, kind, host }));
+  const onGuest = (kind: 'killGuest' | 'hangGuest') =>
+    form(vm, { at }, (vm, { at: atMs }): Step => ({ atMs, kind, vm }));
+  const ofUser = (kind: 'powerOff' | 'powerOn') =>
+    form(vm, { at, via: orNull(host) }, (vm, { at: atMs, via }): Step => ({ atMs, kind, vm, via }));
+
+  /** Hosts that stand in no group form one together. */
+  function whole(given: readonly string[][]): readonly string[][] {
+    const named = new Set(given.flat());
+    const rest = [...(hosts?.keys() ?? [])].filter((name) => !named.has(name));
+    return rest.length === 0 ? given : [...given, rest];
+  }
+
+  return oneForm<Step>('a step', {
+    partition: form(network, { at, groups: required(groups) }, (network, read, place) => {
+      const groups = whole(read.groups);
+      if (hosts === null || groups.length > 1) {
+        return { atMs: read.at, kind: 'partition', network, groups };
+      }
+      return place.child('groups').report('all hosts are in one group, so nothing is partitioned');
+    }),
+    block: form(network, { at, from: required(host), to }, (network, read, place) => {
+      const { at: atMs, from, to } = read;
+      if (from !== to) return { atMs, kind: 'block', network, from, to };
+      return place.child('to').report('a host always reaches itself');
+    }),
+    isolate: form(host, { at, network: required(network) }, (host, { at: atMs, network }) => ({
+      atMs,
+      kind: 'isolate',
+      host,
+      network,
+    })),
+    heal: form(healed, { at }, (healed, { at: atMs }) => ({
+      atMs,
+      kind: 'heal',
+      network: healed === 'all' ? 'both' : healed,
+    })),
+    crash: onHost('crash'),
+    boot: onHost('boot'),
+    stopDaemon: onHost('stopDaemon'),
+    startDaemon: onHost('startDaemon'),
+    freeze: form(host, { at, for: required(duration(1)) }, (host, { at: atMs, for: forMs }) => ({
+      atMs,
+      kind: 'freeze',
+      host,
+      forMs,
+    })),
+    killGuest: onGuest('killGuest'),
+    hangGuest: onGuest('hangGuest'),
+    powerOff: ofUser('powerOff'),
+    powerOn: ofUser('powerOn'),
+    failDisk: onHost('failDisk'),
+    repairDisk: onHost('repairDisk'),
+    slowDisk: form(host, { at, by: required(duration()) }, (host, { at: atMs, by: byMs }) => ({
+      atMs,
+      kind: 'slowDisk',
+      host,
+      byMs,
+    })),
+    fillDisk: onHost('fillDisk'),
+    freeDisk: onHost('freeDisk'),
+    migrate: form(vm, { at, to: required(fullHost) }, (vm, { at: atMs, to }) => ({
+      atMs,
+      kind: 'migrate',
+      vm,
+      to,
+    })),
+    maintenance: form(host, { at, on: required(boolean) }, (host, { at: atMs, on }) => ({
+      atMs,
+      kind: 'maintenance',
+      host,
+      on,
+    })),
+  });
+}
