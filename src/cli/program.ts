@@ -14,6 +14,7 @@ import { eventCommand } from './event-commands.ts';
 import { exitStatus, printFailure, UsageError } from './failure.ts';
 import { hostCommands } from './host-commands.ts';
 import type { Io } from './io.ts';
+import { simCommands } from './sim/sim-command.ts';
 import { vmCommands } from './vm-commands.ts';
 
 const version = '0.1.0';
@@ -55,6 +56,7 @@ function createProgram(io: Io): Command {
     vmCommands(open),
     eventCommand(open),
     demoCommand(open),
+    simCommands(open),
   ];
   for (const command of commands) program.addCommand(command);
   prepare(program, io);

@@ -12,7 +12,11 @@ import type { Io } from './io.ts';
 
 type Cell = string | number;
 
-function columns(io: Io, head: readonly string[], rows: readonly (readonly Cell[])[]): string {
+export function columns(
+  io: Io,
+  head: readonly string[],
+  rows: readonly (readonly Cell[])[],
+): string {
   const table = new Table({
     chars: frameless,
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },

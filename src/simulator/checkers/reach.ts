@@ -1,0 +1,94 @@
+// What the machines can truly reach, by the wires and not by what hosts believe: to hold the hosts'
+// reasons against.
+
+import type { Host } from '../../host/create-host.ts';
+import type { HostId } from '../../model/ids.ts';
+import { majority } from '../../model/record.ts';
+import type { ObjectView } from '../../storage/api.ts';
+import type { Machine } from '../world/machine.ts';
+import type { World } from '../world/world.ts';
+import { fileOf } from './copies.ts';
+
+/** A machine with a daemon that works. */
+export interface Working {
+  readonly machine: Machine;
+  readonly host: Host;
+}
+
+export function working(world: Pick<World, 'machines'>): Working[] {
+  return world.machines.flatMap((machine) => {
+    const { host, isFrozen } = machine;
+    return host === null || isFrozen ? [] : [{ machine, host }];
+  });
+}
+
+type Network = 'storage' | 'ha';
+
+/** The parts of a network: machines that hear each other, directly or through others. */
+export function parts(
+  world: Pick<World, 'areLinked'>,
+  network: Network,
+  machines: readonly Working[],
+): Working[][] {
+  const found: Working[][] = [];
+  const rest = new Set(machines);
+  for (const first of machines) {
+    if (!rest.delete(first)) continue;
+    const part = [first];
+    // The part grows while it is gone through.
+    for (const { machine } of part) {
+      for (const other of rest) {
+        if (!world.areLinked(network, machine.name, other.machine.name)) continue;
+        rest.delete(other);
+        part.push(other);
+      }
+    }
+    found.push(part);
+  }
+  return found;
+}
+
+export class Reach {
+  readonly #world: Pick<World, 'areLinked'>;
+  readonly #working: ReadonlyMap<HostId, Working>;
+
+  constructor(world: Pick<World, 'areLinked'>, machines: readonly Working[]) {
+    this.#world = world;
+    this.#working = new Map(machines.map((one) => [one.machine.name, one]));
+  }
+
+  /** Whether a host on the machine has a majority of the voters and a copy of every stripe of each. */
+  canUse(from: HostId, vm: string, objects: readonly ObjectView[]): boolean {
+    return objects.every((object) => this.#canUseObject(from, vm, object));
+  }
+
+  /** Whether the device still has the component: what went with a replaced device comes back only
+   * when it is rebuilt. */
+  hasComponent(host: HostId, component: ObjectView['components'][number]['component']): boolean {
+    return this.#working.get(host)?.machine.disk.files.has(fileOf(component)) === true;
+  }
+
+  #canUseObject(from: HostId, vm: string, { object, voters, components }: ObjectView): boolean {
+    const heard = voters.filter((host) => this.#hears(from, host));
+    if (heard.length < majority(voters.length)) return false;
+    const stripes = new Set(components.map((one) => one.stripe));
+    for (const one of components) {
+      if (!stripes.has(one.stripe) || !this.#hears(from, one.host)) continue;
+      // Whether it counts, its own host knows best: it reaches itself.
+      if (this.#ownState(vm, object, one.component, one.host) === 'active')
+        stripes.delete(one.stripe);
+    }
+    return stripes.size === 0;
+  }
+
+  #hears(from: HostId, to: HostId): boolean {
+    return this.#working.has(to) && this.#world.areLinked('storage', from, to);
+  }
+
+  #ownState(vm: string, object: string, component: string, host: HostId): string | null {
+    const own = this.#working.get(host)?.host.manager;
+    if (own?.vms().some((one) => one.name === vm) !== true) return null;
+    const view = own.vm(vm).objects.find((one) => one.object === object);
+    return view?.components.find((one) => one.component === component)?.state ?? null;
+  }
+}

@@ -1,0 +1,121 @@
+// What counts as committed is with a majority of the record's voters, durably, and no voter goes back
+// behind what it has said. A voter is host, store and joining number: a host with another store is
+// another voter, so what went with a replaced disk is a lost voter, and no lie.
+
+import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
+import type { HostId, ObjectId } from '../../model/ids.ts';
+import { majority, type ObjectRecord, type Voter } from '../../model/record.ts';
+import type { Report } from './violation.ts';
+
+interface Ballots {
+  /** The highest ballot that each voter has said to have accepted. */
+  readonly highest: Map<string, Ballot>;
+  /** Who accepted what, in ballots above the newest that is committed. */
+  readonly open: Map<
+    string,
+    { readonly ballot: Ballot; readonly revision: number; voters: string[] }
+  >;
+  newest: { readonly ballot: Ballot; readonly voters: readonly Voter[] } | null;
+}
+
+export class Votes {
+  readonly #report: Report;
+  readonly #objects = new Map<ObjectId, Ballots>();
+
+  constructor(report: Report) {
+    this.#report = report;
+  }
+
+  accepted(host: HostId, object: ObjectId, ballot: Ballot, record: ObjectRecord): void {
+    const ballots = this.#ballots(object);
+    const text = formatBallot(ballot);
+    const voter = record.voters.find((one) => one.host === host);
+    if (voter === undefined) {
+      this.#say(object, `${host} accepted ballot ${text} and is no voter of that record`);
+      return;
+    }
+    const name = nameOf(voter);
+    const before = ballots.highest.get(name) ?? null;
+    if (compareBallots(ballot, before) < 0) {
+      this.#say(object, `${host} accepted ballot ${text} after ${formatBallot(before)}`);
+      return;
+    }
+    ballots.highest.set(name, ballot);
+    if (compareBallots(ballot, ballots.newest?.ballot ?? null) <= 0) return;
+    const open = ballots.open.get(text);
+    if (open === undefined) {
+      ballots.open.set(text, { ballot, revision: record.revision, voters: [name] });
+      return;
+    }
+    if (open.revision !== record.revision) {
+      const both = `${open.revision} and ${record.revision}`;
+      this.#say(object, `ballot ${text} carries two records, of revisions ${both}`);
+    }
+    if (!open.voters.includes(name)) open.voters.push(name);
+  }
+
+  committed(object: ObjectId, ballot: Ballot, record: ObjectRecord): void {
+    const ballots = this.#ballots(object);
+    const { newest } = ballots;
+    const isNewest = compareBallots(ballot, newest?.ballot ?? null) > 0;
+    this.#checkMajority(object, ballots, ballot, record.voters, isNewest);
+    if (!isNewest) return;
+    if (newest !== null && !isSame(newest.voters, record.voters)) {
+      this.#checkMajority(object, ballots, ballot, newest.voters, true);
+    }
+    ballots.newest = { ballot, voters: record.voters };
+    for (const [text, open] of ballots.open) {
+      if (compareBallots(open.ballot, ballot) <= 0) ballots.open.delete(text);
+    }
+    if (record.kind !== 'tombstone') this.#forgetOthers(ballots, record.voters);
+  }
+
+  #checkMajority(
+    object: ObjectId,
+    ballots: Ballots,
+    ballot: Ballot,
+    voters: readonly Voter[],
+    isNewest: boolean,
+  ): void {
+    const names = voters.map(nameOf);
+    // Of a ballot that is history by now only what its voters have accepted since is known.
+    const took = isNewest
+      ? (ballots.open.get(formatBallot(ballot))?.voters ?? [])
+      : names.filter((name) => compareBallots(ballots.highest.get(name) ?? null, ballot) >= 0);
+    const count = names.filter((name) => took.includes(name)).length;
+    if (count >= majority(voters.length)) return;
+    this.#say(
+      object,
+      `ballot ${formatBallot(ballot)} counts as committed with ${count} of ${voters.length} voters (${names.join(', ')})`,
+    );
+  }
+
+  /** Voters that have left: a host that comes back is another one. */
+  #forgetOthers(ballots: Ballots, voters: readonly Voter[]): void {
+    if (ballots.highest.size <= voters.length) return;
+    const names = new Set(voters.map(nameOf));
+    for (const name of ballots.highest.keys()) if (!names.has(name)) ballots.highest.delete(name);
+  }
+
+  #ballots(object: ObjectId): Ballots {
+    let ballots = this.#objects.get(object);
+    if (ballots === undefined) {
+      ballots = { highest: new Map(), open: new Map(), newest: null };
+      this.#objects.set(object, ballots);
+    }
+    return ballots;
+  }
+
+  #say(object: ObjectId, text: string): void {
+    this.#report('commit-has-majority', `object ${object}: ${text}`);
+  }
+}
+
+function nameOf(voter: Voter): string {
+  return `${voter.host}/${voter.store}/${voter.joined}`;
+}
+
+function isSame(a: readonly Voter[], b: readonly Voter[]): boolean {
+  const names = new Set(a.map(nameOf));
+  return a.length === b.length && b.every((voter) => names.has(nameOf(voter)));
+}

@@ -1,0 +1,147 @@
+// What may befall the cluster now. A fault is admitted, made milder or refused at the moment when it
+// would happen, because what it takes away depends on what the cluster has made of the faults
+// before it: a host counts as failed until its copies are in sync again.
+//
+// Only what the policy tolerates may be asked for in *safety of data*: a flushed write that lay on two
+// disks is lost with both, whatever the protocol. Losing power loses no disk, so by default (`data`) it
+// has no budget: what was flushed has to survive any number of power cuts. Networks, daemons and
+// guests never have one.
+
+import { type Ballot, compareBallots } from '../../model/ballot.ts';
+import type { ObjectId } from '../../model/ids.ts';
+import { components, type ObjectRecord } from '../../model/record.ts';
+import type { Point } from '../../ports/probe.ts';
+import type { StepKind } from '../../scenario/scenario.ts';
+import type { Machine } from '../world/machine.ts';
+import type { Observer, World } from '../world/world.ts';
+
+/** `policy`: power is lost at no more hosts at a time than each object tolerates; `data`: only the
+ * loss of disks is bounded; `none`: nothing is, and data may be lost. */
+export type Mercy = 'policy' | 'data' | 'none';
+
+interface Known {
+  readonly ballot: Ballot;
+  readonly record: ObjectRecord;
+}
+
+interface Knowledge {
+  committed: Known | null;
+  /** The newest that was proposed: it may be chosen yet, or be already. */
+  proposed: Known | null;
+}
+
+/** After a disk is gone, for how long nothing else may fail: until its copies are out. */
+const quietMs = 12_000;
+
+export class Budget implements Observer {
+  readonly #world: World;
+  readonly #mercy: Mercy;
+  readonly #objects = new Map<ObjectId, Knowledge>();
+  /** Hosts that have lost what their disks held, once or for ever. */
+  readonly #lost = new Set<string>();
+  #quietUntilMs = 0;
+  #disturbedMs = 0;
+
+  constructor(world: World, mercy: Mercy) {
+    this.#world = world;
+    this.#mercy = mercy;
+    world.observe(this);
+  }
+
+  reached(_machine: Machine, point: Point): void {
+    if (point.at !== 'register.accepting' && point.at !== 'register.committed') return;
+    const { object, ballot, record } = point;
+    let known = this.#objects.get(object);
+    if (known === undefined) {
+      known = { committed: null, proposed: null };
+      this.#objects.set(object, known);
+    }
+    if (isNewer(ballot, known.proposed)) known.proposed = { ballot, record };
+    if (point.at === 'register.committed' && isNewer(ballot, known.committed)) {
+      known.committed = { ballot, record };
+    }
+  }
+
+  /** What is to be done instead: the step itself, a milder one, or nothing (null). */
+  admit(step: StepKind): StepKind | null {
+    if (this.#mercy === 'none') return step;
+    const admitted = this.#admitted(step);
+    const now = this.#world.nowMs();
+    if (admitted === null) return null;
+    if (isDisturbance(admitted)) this.#disturbedMs = now;
+    if (admitted.kind === 'failDisk') {
+      this.#lost.add(admitted.host);
+      this.#quietUntilMs = now + quietMs;
+    }
+    return admitted;
+  }
+
+  #admitted(step: StepKind): StepKind | null {
+    if (isDisturbance(step) && this.#world.nowMs() < this.#quietUntilMs) return null;
+    switch (step.kind) {
+      case 'crash':
+        if (this.#mercy === 'data' || this.#standsPowerLoss(step.host)) return step;
+        return { kind: 'stopDaemon', host: step.host };
+      case 'failDisk':
+        return this.#standsDiskLoss(step.host) ? step : null;
+      case 'repairDisk':
+        // An empty disk in the place of a good one would be a loss as well.
+        return this.#world.machine(step.host).disk.isFailed ? step : null;
+      default:
+        return step;
+    }
+  }
+
+  /** Whether no object has more failed hosts than it tolerates when this one fails too. */
+  #standsPowerLoss(host: string): boolean {
+    return [...this.#objects.values()].every(({ committed }) => {
+      if (committed === null) return false;
+      const { record } = committed;
+      const failed = new Set([host, ...this.#failedHosts(record)]);
+      const voters = record.voters.map((voter) => voter.host as string);
+      const concerned = voters.filter((voter) => failed.has(voter)).length;
+      return !voters.includes(host) || concerned <= record.policy.failuresToTolerate;
+    });
+  }
+
+  /** Hosts of the object without power, without their disk's contents, or with a copy out of sync. */
+  #failedHosts(record: ObjectRecord): string[] {
+    const isDown = ({ host }: { readonly host: string }) =>
+      !this.#world.machine(host).isPowered || this.#lost.has(host);
+    const down = record.voters.filter(isDown).map((voter) => voter.host as string);
+    if (record.kind !== 'disk') return down;
+    const stale = components(record.blueprint).filter((one) => !record.inSync.includes(one.id));
+    return [...down, ...stale.map((one) => one.host as string)];
+  }
+
+  /** All is well and has been for a while, and each object of the host can do without it for ever. */
+  #standsDiskLoss(host: string): boolean {
+    const world = this.#world;
+    if (world.nowMs() < this.#disturbedMs + quietMs) return false;
+    const isWell = world.machines.every(
+      (one) => one.isPowered && one.host !== null && !one.isFrozen && one.disk.slowerByMs === 0,
+    );
+    if (!isWell || !world.storageNetwork.isWhole || !world.haNetwork.isWhole) return false;
+    return [...this.#objects.values()].every(({ committed, proposed }) => {
+      if (committed === null || isNewer(proposed?.ballot ?? null, committed)) return false;
+      const { record } = committed;
+      const voters = record.voters.map((voter) => voter.host as string);
+      if (!voters.includes(host)) return true;
+      const gone = voters.filter((voter) => voter === host || this.#lost.has(voter)).length;
+      if (gone > record.policy.failuresToTolerate) return false;
+      if (record.kind !== 'disk') return true;
+      return components(record.blueprint).every(
+        (one) => record.inSync.includes(one.id) || this.#lost.has(one.host),
+      );
+    });
+  }
+}
+
+function isNewer(ballot: Ballot | null, known: Known | null): boolean {
+  return compareBallots(ballot, known?.ballot ?? null) > 0;
+}
+
+/** Takes something away, if only for a while. */
+function isDisturbance({ kind }: StepKind): boolean {
+  return !['heal', 'boot', 'startDaemon', 'freeDisk', 'repairDisk', 'powerOn'].includes(kind);
+}

@@ -1,0 +1,188 @@
+// The faults of a plan, as steps of a scenario: what breaks, and when it is whole again. How often what
+// happens, and how long it lasts, is drawn once per seed; so one seed is a flapping network, another
+// one hosts that crash and crash again.
+
+import type { NetworkChoice, ScenarioHost, Step, StepKind } from '../../scenario/scenario.ts';
+import type { SeededRandom } from '../world/random.ts';
+
+interface Stage {
+  readonly hosts: readonly ScenarioHost[];
+  readonly vms: readonly string[];
+  readonly durationMs: number;
+  readonly networks: 'separate' | 'shared';
+}
+
+/** `after`: how long after the fault begins. */
+interface Act {
+  readonly afterMs: number;
+  readonly step: StepKind;
+}
+
+type Kind =
+  | 'crash'
+  | 'blackout'
+  | 'daemon'
+  | 'freeze'
+  | 'partition'
+  | 'isolate'
+  | 'block'
+  | 'heal'
+  | 'guest'
+  | 'hang'
+  | 'user'
+  | 'slow'
+  | 'full'
+  | 'dead';
+
+/** How usual each is among those that a seed has; a kind is left out by more than half of them. */
+const usual: Readonly<Record<Kind, number>> = {
+  crash: 6,
+  blackout: 1,
+  daemon: 5,
+  freeze: 4,
+  partition: 6,
+  isolate: 4,
+  block: 3,
+  heal: 2,
+  guest: 2,
+  hang: 0.3,
+  user: 2,
+  slow: 2,
+  full: 1,
+  dead: 1.5,
+};
+
+/** Settled by the seed, for all of its faults. */
+interface Swarm {
+  readonly weights: readonly (readonly [Kind, number])[];
+  /** Mean time between two faults. */
+  readonly paceMs: number;
+  readonly networks: readonly NetworkChoice[];
+  /** Bounds of how long a fault lasts; one of them is drawn for each. */
+  readonly spans: readonly (readonly [number, number])[];
+}
+
+const spans = [
+  [50, 800],
+  [500, 3000],
+  [2000, 9000],
+  [8000, 30_000],
+] as const;
+
+export function drawFaults(random: SeededRandom, stage: Stage): Step[] {
+  const swarm = drawSwarm(random.stream('swarm'), stage);
+  const when = random.stream('when');
+  const steps: Step[] = [];
+  let atMs = 200;
+  for (let count = 0; atMs < stage.durationMs && count < 120; count += 1) {
+    // Mostly apart, at times upon each other.
+    const gapMs = when.chance(0.25) ? when.next() * 300 : -Math.log(1 - when.next()) * swarm.paceMs;
+    atMs = Math.ceil(atMs + gapMs);
+    const own = random.stream(`fault ${count}`);
+    for (const { afterMs, step } of drawFault(own, swarm, stage)) {
+      const whenMs = Math.ceil(atMs + afterMs);
+      if (whenMs < stage.durationMs) steps.push({ atMs: whenMs, ...step });
+    }
+  }
+  return steps.sort((a, b) => a.atMs - b.atMs);
+}
+
+function drawSwarm(random: SeededRandom, stage: Stage): Swarm {
+  const kinds = Object.entries(usual) as [Kind, number][];
+  const drawn = kinds.map(([kind, weight]): [Kind, number] => [
+    kind,
+    random.chance(0.4) ? weight * (0.2 + random.next()) : 0,
+  ]);
+  const weights = drawn.filter(([, weight]) => weight > 0);
+  const choices: readonly NetworkChoice[] = ['storage', 'ha', 'both'];
+  const networks = choices.filter(() => random.chance(0.6));
+  const chosen = spans.filter(() => random.chance(0.5));
+  return {
+    weights: weights.length > 0 ? weights : [random.pick(kinds)],
+    paceMs: random.pick([700, 1500, 3000, 3000, 6000, 12_000]),
+    networks: stage.networks === 'shared' || networks.length === 0 ? ['both'] : networks,
+    spans: chosen.length > 0 ? chosen : spans,
+  };
+}
+
+function drawFault(random: SeededRandom, swarm: Swarm, stage: Stage): Act[] {
+  const kind = weighted(random, swarm.weights);
+  const host = random.pick(stage.hosts).name;
+  const vm = random.pick(stage.vms);
+  const network = random.pick(swarm.networks);
+  const [least, most] = random.pick(swarm.spans);
+  const lastsMs = Math.ceil(least + random.next() * (most - least));
+  const until = (begin: StepKind, end: StepKind): Act[] => [
+    { afterMs: 0, step: begin },
+    { afterMs: lastsMs, step: end },
+  ];
+  const heal: StepKind = { kind: 'heal', network };
+  switch (kind) {
+    case 'crash':
+      return until({ kind: 'crash', host }, { kind: 'boot', host });
+    case 'blackout':
+      return blackout(random, stage, lastsMs);
+    case 'daemon':
+      return until({ kind: 'stopDaemon', host }, { kind: 'startDaemon', host });
+    case 'freeze':
+      return [{ afterMs: 0, step: { kind: 'freeze', host, forMs: lastsMs } }];
+    case 'partition':
+      return until({ kind: 'partition', network, groups: drawGroups(random, stage) }, heal);
+    case 'isolate':
+      return until({ kind: 'isolate', host, network }, heal);
+    case 'block': {
+      const others = stage.hosts.filter((one) => one.name !== host);
+      return until({ kind: 'block', network, from: host, to: random.pick(others).name }, heal);
+    }
+    case 'heal':
+      return [{ afterMs: 0, step: { kind: 'heal', network: 'both' } }];
+    case 'guest':
+      return [{ afterMs: 0, step: { kind: 'killGuest', vm } }];
+    case 'hang':
+      return until({ kind: 'hangGuest', vm }, { kind: 'killGuest', vm });
+    case 'user': {
+      const via = random.chance(0.5) ? host : null;
+      return until({ kind: 'powerOff', vm, via }, { kind: 'powerOn', vm, via: null });
+    }
+    case 'slow': {
+      const byMs = random.pick([20, 200, 1000, 3000]);
+      return until({ kind: 'slowDisk', host, byMs }, { kind: 'slowDisk', host, byMs: 0 });
+    }
+    case 'full':
+      return until({ kind: 'fillDisk', host }, { kind: 'freeDisk', host });
+    case 'dead':
+      return until({ kind: 'failDisk', host }, { kind: 'repairDisk', host });
+  }
+}
+
+/** Power is lost everywhere, or nearly; it comes back everywhere, or nearly at once. */
+function blackout(random: SeededRandom, stage: Stage, lastsMs: number): Act[] {
+  const share = random.pick([0.5, 1, 1]);
+  const hosts = stage.hosts.map((one) => one.name).filter(() => random.chance(share));
+  const togetherMs = random.pick([0, 0, 300]);
+  return hosts.flatMap((host): Act[] => [
+    { afterMs: Math.floor(random.next() * togetherMs), step: { kind: 'crash', host } },
+    { afterMs: lastsMs + Math.floor(random.next() * 3000), step: { kind: 'boot', host } },
+  ]);
+}
+
+/** Two sides, or three; at least two of them with somebody. */
+function drawGroups(random: SeededRandom, stage: Stage): string[][] {
+  const sides = random.chance(0.85) ? 2 : 3;
+  const groups: string[][] = Array.from({ length: sides }, () => []);
+  for (const { name } of stage.hosts) random.pick(groups).push(name);
+  const used = groups.filter((group) => group.length > 0);
+  const [only] = used;
+  if (used.length > 1 || only === undefined) return used;
+  return [only.slice(0, 1), only.slice(1)];
+}
+
+function weighted(random: SeededRandom, weights: readonly (readonly [Kind, number])[]): Kind {
+  const total = weights.reduce((sum, [, weight]) => sum + weight, 0);
+  let draw = random.next() * total;
+  for (const [kind, weight] of weights) {
+    draw -= weight;
+    if (draw < 0) return kind;
+  }
+  return (weights.at(-1) as readonly [Kind, number])[0];
+}

@@ -1,0 +1,149 @@
+// From a scenario to a world at its time 0: all hosts are up, all VMs are made, and those that shall
+// be powered on run where they shall and are protected.
+
+import type { HostParts } from '../../host/create-host.ts';
+import { type HostId, hostId } from '../../model/ids.ts';
+import { type Timings, timings } from '../../model/limits.ts';
+import type { Scenario, ScenarioVm } from '../../scenario/scenario.ts';
+import { hiddenVms } from '../strategies/hidden-vms.ts';
+import type { Workload } from '../world/guest.ts';
+import type { Machine } from '../world/machine.ts';
+import type { Process } from '../world/process.ts';
+import { World } from '../world/world.ts';
+
+export interface SetUpOptions {
+  /** Instead of the scenario's. */
+  readonly seed?: number;
+  readonly settle: () => void;
+  readonly log: ((line: string) => void) | null;
+  readonly workload?: Workload;
+  readonly parts?: (machine: Machine, process: Process) => HostParts;
+}
+
+/** As the guest of the demo: one write a second, of a few blocks. */
+const usualWorkload: Workload = { intervalMs: 1000, blocks: 8 };
+
+/** VMs that are made, or started, at the same time. */
+const atOnce = 100;
+const upWithinMs = 60_000;
+const callWithinMs = 60_000;
+
+/** What a scenario asks for that the product can not do yet; each a sentence. */
+export function notYetPossible(scenario: Scenario): string[] {
+  const problems: string[] = [];
+  for (const vm of scenario.vms) {
+    if (vm.storage === 'shared') problems.push(`${vm.name}: VMs on shared storage`);
+    if (vm.required !== null) problems.push(`${vm.name}: VMs that need only some of their objects`);
+    if (vm.after.length > 0) problems.push(`${vm.name}: VMs that start after others`);
+    if (vm.separate !== null) problems.push(`${vm.name}: VMs that keep apart`);
+  }
+  for (const host of scenario.cluster.hosts) {
+    if (host.site !== null) problems.push(`${host.name}: sites`);
+  }
+  for (const step of scenario.steps) {
+    if (step.kind === 'migrate') problems.push(`${step.vm}: migration`);
+    if (step.kind === 'maintenance') problems.push(`${step.host}: maintenance mode`);
+  }
+  return problems;
+}
+
+/** The product's timings with the scenario's options. */
+function timingsOf(scenario: Scenario): Timings {
+  const changed = Object.entries(scenario.cluster.options).map(([name, ms]) => [`${name}Ms`, ms]);
+  return { ...timings, ...Object.fromEntries(changed) };
+}
+
+export function createWorld(scenario: Scenario, options: SetUpOptions): World {
+  const { cluster } = scenario;
+  return new World({
+    seed: options.seed ?? scenario.seed,
+    hosts: cluster.hosts.map((host) => ({ ...host, drift: cluster.drift[host.name] ?? 0 })),
+    networks: cluster.networks,
+    loss: cluster.loss,
+    timings: timingsOf(scenario),
+    workload: options.workload ?? usualWorkload,
+    settle: options.settle,
+    log: options.log,
+    ...(options.parts === undefined ? {} : { parts: options.parts }),
+  });
+}
+
+/** Brings the world to time 0. What can not be is told in the story, and returned. */
+export function setUp(world: World, scenario: Scenario): string[] {
+  const problems: string[] = [];
+  const { time } = world;
+  for (const machine of world.machines) machine.powerOn();
+  const isUp = () =>
+    world.machines.every((one) => (one.host?.manager.status().master ?? null) !== null);
+  if (!time.advanceUntil(isUp, upWithinMs)) problems.push('the cluster does not come up');
+  time.advance(2 * world.options.timings.heartbeatIntervalMs); // everybody has heard everybody
+  const make = (vm: ScenarioVm, via: Machine) => makeVm(world, vm, via);
+  const files = hiddenVms(scenario.strategies, scenario.cluster.hosts);
+  problems.push(...inBatches(world, [...files, ...scenario.vms], 'made', make));
+  time.advance(1000); // what was announced has arrived
+  const on = scenario.vms.filter(
+    (vm) => vm.powered && !problems.some((it) => it.startsWith(`${vm.name} `)),
+  );
+  problems.push(...inBatches(world, on, 'started', startVm));
+  const shallBeProtected = on.filter((vm) => vm.protected).map((vm) => vm.name);
+  if (!time.advanceUntil(() => areProtected(world, shallBeProtected), upWithinMs, 100)) {
+    problems.push('not all VMs are protected');
+  }
+  world.begin();
+  for (const problem of problems) world.tell(problem);
+  return problems;
+}
+
+function inBatches(
+  world: World,
+  vms: readonly ScenarioVm[],
+  what: string,
+  act: (vm: ScenarioVm, via: Machine) => Promise<unknown>,
+): string[] {
+  const problems: string[] = [];
+  for (let from = 0; from < vms.length; from += atOnce) {
+    const batch = vms.slice(from, from + atOnce).map((vm, index) => {
+      // Asked of one host after the other, so that none is the bottleneck of a large cluster.
+      const via = world.machines[index % world.machines.length] as Machine;
+      return act(vm, via).catch((error: unknown) => {
+        problems.push(
+          `${vm.name} is not ${what}: ${error instanceof Error ? error.message : String(error)}`,
+        );
+      });
+    });
+    world.time.await(Promise.all(batch), callWithinMs);
+  }
+  return problems;
+}
+
+async function makeVm(world: World, vm: ScenarioVm, via: Machine): Promise<void> {
+  if (vm.storage === 'shared') throw new Error('VMs on shared storage are not built yet');
+  world.addVm(vm.name, vm.disksBytes);
+  const named = Object.entries(vm.objects).map(([object, hosts]) => [object, hosts.map(hostId)]);
+  await via.host?.manager.createVm({
+    name: vm.name,
+    cpus: vm.cpus,
+    memoryBytes: vm.memoryBytes,
+    disks: vm.disksBytes.map((sizeBytes) => ({ sizeBytes })),
+    policy: vm.policy,
+    protected: vm.protected,
+    priority: vm.priority,
+    ...(vm.components === null ? {} : { hosts: vm.components.map(hostId) }),
+    ...(named.length === 0
+      ? {}
+      : { objectHosts: Object.fromEntries(named) as Record<string, HostId[]> }),
+  });
+}
+
+async function startVm(vm: ScenarioVm, via: Machine): Promise<void> {
+  await via.host?.manager.startVm(vm.name, vm.on === null ? {} : { on: hostId(vm.on) });
+}
+
+function areProtected(world: World, names: readonly string[]): boolean {
+  const [manager] = world.machines.flatMap((one) => one.host?.manager ?? []);
+  if (names.length === 0) return true;
+  const isProtected = new Set(
+    manager?.vms().flatMap((vm) => (vm.protection.status === 'protected' ? [vm.name] : [])),
+  );
+  return names.every((name) => isProtected.has(name));
+}

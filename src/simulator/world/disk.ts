@@ -1,0 +1,387 @@
+// The storage device of one machine, with everything that a real one does to its users: writes that
+// were not synced are lost, kept or torn when the power fails, in any mixture; it may be slow, full
+// or gone; a sync may fail, and after a failed sync the kernel believes that the pages are clean
+// (they read well, and are gone after the next loss of power: "fsyncgate").
+//
+// `VirtualDisk` is the device and survives; `attach()` is the view of one run of the daemon and ends
+// with it.
+
+import { DiskError, type DiskFile, type LocalDisk } from '../../ports/disk.ts';
+import { Pages } from './pages.ts';
+import type { SeededRandom } from './random.ts';
+import type { Receiver, VirtualTime } from './time.ts';
+
+/** A change of a file that the device may still lose. */
+type Change =
+  | {
+      readonly kind: 'write';
+      readonly offset: number;
+      bytes: Uint8Array;
+      state: ChangeState;
+    }
+  | { readonly kind: 'resize'; readonly sizeBytes: number; state: ChangeState };
+
+/** `flying`: not called back; `written`: the next sync takes it; `doomed`: a sync failed on it. */
+type ChangeState = 'flying' | 'written' | 'doomed';
+
+interface StoredFile {
+  /** What survives for certain. */
+  durable: Pages;
+  /** What reads return. */
+  content: Pages;
+  changes: Change[];
+  /** Pages in which the two images may differ. */
+  dirty: Set<number>;
+}
+
+export type DiskOperation = 'read' | 'write' | 'sync' | 'resize' | 'open' | 'remove' | 'rename';
+
+export interface DiskWatcher {
+  /** Bytes have been written to a file, by the daemon; not necessarily durably. */
+  wrote(file: string, offset: number, bytes: Uint8Array): void;
+}
+
+export class VirtualDisk {
+  readonly files = new Map<string, StoredFile>();
+  /** Bytes over which writes fail as `full`. */
+  capacityBytes: number;
+  /** Each operation takes that much longer. */
+  slowerByMs = 0;
+  /** No space is left, whatever the capacity. */
+  isFull = false;
+  /** The device is gone: everything fails. */
+  isFailed = false;
+  /** May let an operation fail; called for each. */
+  fault: ((operation: DiskOperation, file: string) => DiskError | null) | null = null;
+  watcher: DiskWatcher | null = null;
+  readonly #time: VirtualTime;
+  readonly #random: SeededRandom;
+  #incarnation = 1;
+  #run = 0;
+  #usedBytes = 0;
+
+  constructor(time: VirtualTime, random: SeededRandom, capacityBytes: number) {
+    this.#time = time;
+    this.#random = random;
+    this.capacityBytes = capacityBytes;
+  }
+
+  /** The disk as one run of the daemon sees it; the run before gets no more callbacks. */
+  attach(receiver: Receiver): LocalDisk {
+    this.#run += 1;
+    return new AttachedDisk(this, this.#run, receiver);
+  }
+
+  /** The daemon ends, the machine goes on: what was written stays, what was in flight may be torn. */
+  kill(): void {
+    this.#run += 1;
+    for (const file of this.files.values()) {
+      for (const change of file.changes) {
+        if (change.state !== 'flying') continue;
+        change.state = 'written';
+        if (change.kind === 'write')
+          change.bytes = change.bytes.slice(0, this.#random.below(change.bytes.length + 1));
+      }
+      if (file.changes.length > 0) this.#replay(file, file.changes);
+    }
+  }
+
+  /** The power fails: each un-synced change is lost, kept, or (a write) torn to pieces. */
+  cutPower(): void {
+    this.#run += 1;
+    this.#incarnation += 1;
+    for (const file of this.files.values()) {
+      if (file.changes.length > 0) {
+        this.#replay(
+          file,
+          file.changes.flatMap((change) => this.#survivorsOf(change)),
+        );
+        file.changes = [];
+      }
+      file.durable.share(file.content, file.dirty);
+      file.dirty.clear();
+    }
+  }
+
+  /** The device is replaced by an empty one. */
+  replace(): void {
+    this.#run += 1;
+    this.#incarnation += 1;
+    this.files.clear();
+    this.#usedBytes = 0;
+    this.isFailed = false;
+  }
+
+  get incarnation(): string {
+    return `boot-${this.#incarnation}`;
+  }
+
+  get usedBytes(): number {
+    return this.#usedBytes;
+  }
+
+  /** Carries an operation out after its latency, unless its run has ended by then. */
+  perform(
+    run: number,
+    receiver: Receiver,
+    operation: DiskOperation,
+    file: string,
+    done: (error: DiskError | null) => void,
+  ): void {
+    if (run !== this.#run) return;
+    const latencyMs = (operation === 'sync' ? 0.3 : 0.05) * (0.75 + this.#random.next() / 2);
+    const error = this.isFailed
+      ? new DiskError('failed', `${file}: the device does not answer`)
+      : (this.fault?.(operation, file) ?? null);
+    this.#time.after(
+      latencyMs + this.slowerByMs,
+      () => {
+        if (run === this.#run) done(error);
+      },
+      receiver,
+    );
+  }
+
+  isRun(run: number): boolean {
+    return run === this.#run;
+  }
+
+  /** Takes a write as far as there is room; says how many bytes went in. */
+  admitWrite(file: StoredFile, name: string, offset: number, bytes: Uint8Array): number {
+    const growth = Math.max(0, offset + bytes.length - file.content.sizeBytes);
+    const room = this.isFull ? 0 : Math.max(0, this.capacityBytes - this.#usedBytes);
+    const admitted = growth > room ? Math.max(0, bytes.length - (growth - room)) : bytes.length;
+    const before = file.content.sizeBytes;
+    file.content.write(offset, bytes.subarray(0, admitted), file.durable, file.dirty);
+    this.#usedBytes += file.content.sizeBytes - before;
+    this.watcher?.wrote(name, offset, bytes.subarray(0, admitted));
+    return admitted;
+  }
+
+  admitResize(file: StoredFile, sizeBytes: number): boolean {
+    const growth = sizeBytes - file.content.sizeBytes;
+    if (growth > 0 && (this.isFull || growth > this.capacityBytes - this.#usedBytes)) return false;
+    file.content.resize(sizeBytes, file.durable, file.dirty);
+    this.#usedBytes += growth;
+    return true;
+  }
+
+  removed(file: StoredFile): void {
+    this.#usedBytes -= file.content.sizeBytes;
+  }
+
+  #replay(file: StoredFile, changes: readonly Change[]): void {
+    this.#usedBytes -= file.content.sizeBytes;
+    file.content = file.durable.copy();
+    for (const change of changes) apply(file.content, change, file.durable, file.dirty);
+    this.#usedBytes += file.content.sizeBytes;
+  }
+
+  #survivorsOf(change: Change): Change[] {
+    const random = this.#random;
+    if (change.state === 'doomed') return [];
+    const fate = random.next();
+    if (fate < 0.35) return [];
+    if (fate < 0.7 || change.kind === 'resize') return [change];
+    const pieces: Change[] = [];
+    for (let from = 0; from < change.bytes.length; ) {
+      const length = Math.min(change.bytes.length - from, random.pick([1, 7, 512, 4096]));
+      const bytes = change.bytes.subarray(from, from + length);
+      if (random.chance(0.5)) pieces.push({ ...change, offset: change.offset + from, bytes });
+      from += length;
+    }
+    return pieces;
+  }
+}
+
+class AttachedDisk implements LocalDisk {
+  readonly incarnation: string;
+  readonly #device: VirtualDisk;
+  readonly #run: number;
+  readonly #receiver: Receiver;
+
+  constructor(device: VirtualDisk, run: number, receiver: Receiver) {
+    this.#device = device;
+    this.#run = run;
+    this.#receiver = receiver;
+    this.incarnation = device.incarnation;
+  }
+
+  async open(name: string, options: { readonly create: boolean }): Promise<DiskFile> {
+    await this.#do('open', name);
+    let file = this.#device.files.get(name);
+    if (file === undefined) {
+      if (!options.create) throw new DiskError('missing', `no file ${name}`);
+      file = { durable: new Pages(), content: new Pages(), changes: [], dirty: new Set() };
+      this.#device.files.set(name, file);
+    }
+    return new AttachedFile(this.#device, this.#run, this.#receiver, name, file);
+  }
+
+  async list(folder: string): Promise<string[]> {
+    await this.#do('open', folder);
+    const prefix = folder === '' || folder.endsWith('/') ? folder : `${folder}/`;
+    return [...this.#device.files.keys()].filter((name) => name.startsWith(prefix)).sort();
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.#do('remove', name);
+    const file = this.#device.files.get(name);
+    if (file === undefined) return;
+    this.#device.removed(file);
+    this.#device.files.delete(name);
+  }
+
+  async rename(from: string, to: string): Promise<void> {
+    await this.#do('rename', from);
+    const file = this.#device.files.get(from);
+    if (file === undefined) throw new DiskError('missing', `no file ${from}`);
+    const replaced = this.#device.files.get(to);
+    if (replaced !== undefined) this.#device.removed(replaced);
+    this.#device.files.delete(from);
+    this.#device.files.set(to, file);
+  }
+
+  space(): { totalBytes: number; freeBytes: number } {
+    const { capacityBytes, usedBytes, isFull } = this.#device;
+    return {
+      totalBytes: capacityBytes,
+      freeBytes: isFull ? 0 : Math.max(0, capacityBytes - usedBytes),
+    };
+  }
+
+  #do(operation: DiskOperation, file: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#device.perform(this.#run, this.#receiver, operation, file, (error) =>
+        error === null ? resolve() : reject(error),
+      );
+    });
+  }
+}
+
+class AttachedFile implements DiskFile {
+  readonly #device: VirtualDisk;
+  readonly #run: number;
+  readonly #receiver: Receiver;
+  readonly #name: string;
+  readonly #file: StoredFile;
+
+  constructor(
+    device: VirtualDisk,
+    run: number,
+    receiver: Receiver,
+    name: string,
+    file: StoredFile,
+  ) {
+    this.#device = device;
+    this.#run = run;
+    this.#receiver = receiver;
+    this.#name = name;
+    this.#file = file;
+  }
+
+  get sizeBytes(): number {
+    return this.#file.content.sizeBytes;
+  }
+
+  read(offset: number, target: Uint8Array, done: (error: DiskError | null) => void): void {
+    this.#perform('read', (error) => {
+      if (error === null) this.#file.content.read(offset, target);
+      done(error);
+    });
+  }
+
+  write(
+    offset: number,
+    chunks: readonly Uint8Array[],
+    done: (error: DiskError | null) => void,
+  ): void {
+    if (!this.#device.isRun(this.#run)) return;
+    const bytes = concatenate(chunks);
+    if (this.#device.isFailed) return this.#perform('write', done);
+    const file = this.#file;
+    const admitted = this.#device.admitWrite(file, this.#name, offset, bytes);
+    const change: Change = {
+      kind: 'write',
+      offset,
+      bytes: bytes.subarray(0, admitted),
+      state: 'flying',
+    };
+    for (const older of file.changes) if (older.state === 'doomed') overwrite(older, change);
+    file.changes.push(change);
+    this.#perform('write', (error) => {
+      change.state = 'written';
+      done(error ?? (admitted < bytes.length ? new DiskError('full', 'no space left') : null));
+    });
+  }
+
+  sync(done: (error: DiskError | null) => void): void {
+    const covered = this.#file.changes.filter((change) => change.state === 'written');
+    this.#perform('sync', (error) => {
+      // Another sync may have been faster, and what it made durable may be overwritten since.
+      const file = this.#file;
+      const open = covered.filter((change) => file.changes.includes(change));
+      if (error !== null) {
+        for (const change of open) change.state = 'doomed';
+      } else if (open.length === file.changes.length) {
+        file.durable.share(file.content, file.dirty);
+        file.dirty.clear();
+        file.changes = [];
+      } else {
+        for (const change of open) apply(file.durable, change, file.content, file.dirty);
+        file.changes = file.changes.filter((change) => !open.includes(change));
+      }
+      done(error);
+    });
+  }
+
+  resize(sizeBytes: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const change: Change = { kind: 'resize', sizeBytes, state: 'flying' };
+      const isAdmitted = this.#device.admitResize(this.#file, sizeBytes);
+      if (isAdmitted) this.#file.changes.push(change);
+      this.#perform('resize', (error) => {
+        change.state = 'written';
+        if (error !== null) reject(error);
+        else if (isAdmitted) resolve();
+        else reject(new DiskError('full', 'no space left'));
+      });
+    });
+  }
+
+  async close(): Promise<void> {}
+
+  #perform(operation: DiskOperation, done: (error: DiskError | null) => void): void {
+    this.#device.perform(this.#run, this.#receiver, operation, this.#name, done);
+  }
+}
+
+function apply(image: Pages, change: Change, other: Pages, dirty: Set<number>): void {
+  if (change.kind === 'resize') image.resize(change.sizeBytes, other, dirty);
+  else image.write(change.offset, change.bytes, other, dirty);
+}
+
+/** What a sync failed on stays in the cache as it reads, and must not come back over what was
+ * written there since. */
+function overwrite(older: Change, newer: Change & { readonly kind: 'write' }): void {
+  if (older.kind !== 'write') return;
+  const from = Math.max(older.offset, newer.offset);
+  const to = Math.min(older.offset + older.bytes.length, newer.offset + newer.bytes.length);
+  if (from >= to) return;
+  older.bytes.set(
+    newer.bytes.subarray(from - newer.offset, to - newer.offset),
+    from - older.offset,
+  );
+}
+
+/** One piece, which nobody else changes. */
+function concatenate(chunks: readonly Uint8Array[]): Uint8Array {
+  if (chunks.length === 1) return (chunks[0] as Uint8Array).slice();
+  const whole = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+  let offset = 0;
+  for (const chunk of chunks) {
+    whole.set(chunk, offset);
+    offset += chunk.length;
+  }
+  return whole;
+}

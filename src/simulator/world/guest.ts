@@ -1,0 +1,315 @@
+// A guest under its guard. The guest reads its disks when it boots, then for ever writes, flushes and
+// reads back, and holds what it reads against what it was told before (`DiskTruth`). The guard is a
+// process of its own: it stops the guest at the deadline, with or without a daemon.
+
+import type { Epoch, VmId } from '../../model/ids.ts';
+import type { Guest, GuestEvent, GuestLaunch } from '../../ports/guests.ts';
+import {
+  blockBytes,
+  type DiskTruth,
+  type Stamp,
+  stampBlock,
+  type WriteToken,
+} from './disk-truth.ts';
+import { NbdClient } from './nbd-client.ts';
+import { type MachineClock, Process } from './process.ts';
+import type { SeededRandom } from './random.ts';
+import type { LocalStreams } from './streams.ts';
+import type { Receiver, VirtualTime } from './time.ts';
+
+/** What a guest does with its disks. */
+export interface Workload {
+  /** Between two rounds; each writes one block. */
+  readonly intervalMs: number;
+  /** Blocks of each disk that it uses, spread over the disk; 0: it leaves its disks alone. */
+  readonly blocks: number;
+}
+
+export interface GuestSurroundings {
+  readonly time: VirtualTime;
+  readonly clock: MachineClock;
+  readonly streams: LocalStreams;
+  readonly truth: DiskTruth;
+  readonly random: SeededRandom;
+  readonly workload: Workload;
+  readonly diskBytes: readonly number[];
+  /** After each change of its state. */
+  changed(guest: VirtualGuest): void;
+  /** It read what can not be. */
+  misread(guest: VirtualGuest, problem: string): void;
+  /** One of its writes was acknowledged, as durable or not. */
+  acknowledged(guest: VirtualGuest, stamp: Stamp, isDurable: boolean): void;
+}
+
+export class VirtualGuest {
+  readonly vm: VmId;
+  readonly name: string;
+  readonly epoch: Epoch;
+  readonly #with: GuestSurroundings;
+  readonly #process: Process;
+  readonly #disks: readonly string[];
+  #state: Guest['state'] = 'running';
+  #deadlineMs: number;
+  #program: Program;
+  #daemon: { readonly receiver: Receiver; readonly tell: (event: GuestEvent) => void } | null =
+    null;
+  #last: GuestEvent | null = null;
+  #isKilled = false;
+  /** It keeps what it has been doing, but does no more of it. */
+  isHung = false;
+  /** It has completed its first read since it was started. */
+  hasRead = false;
+
+  constructor(surroundings: GuestSurroundings, launch: GuestLaunch) {
+    this.vm = launch.vm;
+    this.name = launch.name;
+    this.epoch = launch.epoch;
+    this.#with = surroundings;
+    this.#process = new Process(surroundings.time, surroundings.clock);
+    this.#disks = launch.disks.map((disk) => disk.socket);
+    this.#deadlineMs = launch.deadlineMs;
+    this.#armGuard();
+    this.#program = this.#boot();
+  }
+
+  get state(): Guest['state'] {
+    return this.#state;
+  }
+
+  extend(deadlineMs: number): void {
+    this.#deadlineMs = Math.max(this.#deadlineMs, deadlineMs);
+  }
+
+  /** Its processors stand at once. */
+  pause(): void {
+    this.#stand();
+  }
+
+  resume(deadlineMs: number): void {
+    if (this.#state !== 'paused' || deadlineMs <= this.#with.clock.now()) return;
+    this.#deadlineMs = deadlineMs;
+    this.#enter('running');
+    this.#armGuard();
+    this.#process.thaw();
+  }
+
+  powerDown(): void {
+    if (this.isHung) return;
+    this.#with.time.after(
+      300,
+      () => this.exit(true, 'the guest switched itself off'),
+      this.#process,
+    );
+  }
+
+  /** What is under way to its disks is waited for, as QEMU does. */
+  reset(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#program.endWhenIdle(() => {
+        if (this.#state !== 'exited') this.#program = this.#boot();
+        resolve();
+      });
+    });
+  }
+
+  kill(): void {
+    this.#isKilled = true;
+    this.exit(false, 'killed');
+  }
+
+  /** Its end is known to a daemon; else the next one has to find it. */
+  get isEndKnown(): boolean {
+    return this.#state === 'exited' && (this.#isKilled || this.#daemon !== null);
+  }
+
+  /** Its process ends, by itself or by somebody else. */
+  exit(clean: boolean, detail: string): void {
+    if (this.#state === 'exited') return;
+    this.#program.end();
+    this.#process.kill();
+    this.#enter('exited');
+    if (this.#isKilled) return;
+    this.#last = { type: 'exited', clean, detail };
+    this.#tell(this.#last);
+  }
+
+  /** A daemon has found it, and hears of it from now on. */
+  attach(receiver: Receiver, tell: (event: GuestEvent) => void): void {
+    this.#daemon = { receiver, tell };
+    if (this.#last === null) return;
+    this.#tell(this.#last);
+    this.#with.changed(this);
+  }
+
+  detach(): void {
+    this.#daemon = null;
+  }
+
+  #boot(): Program {
+    this.hasRead = false;
+    return new Program(this.#with, this.#process, this.#disks, this.epoch, {
+      isHung: () => this.isHung,
+      read: () => {
+        this.hasRead = true;
+      },
+      heartbeat: (line) => this.#tell({ type: 'heartbeat', line }),
+      misread: (problem) => this.#with.misread(this, problem),
+      acknowledged: (stamp, isDurable) => this.#with.acknowledged(this, stamp, isDurable),
+    });
+  }
+
+  #armGuard(): void {
+    const { time, clock } = this.#with;
+    time.after(clock.trueDelay(this.#deadlineMs - clock.now()), () => {
+      if (this.#state !== 'running') return;
+      if (this.#deadlineMs > clock.now()) return this.#armGuard();
+      this.#stand();
+      this.#tell({ type: 'paused' });
+    });
+  }
+
+  #stand(): void {
+    if (this.#state !== 'running') return;
+    this.#process.freeze();
+    this.#enter('paused');
+  }
+
+  #enter(state: Guest['state']): void {
+    this.#state = state;
+    this.#with.changed(this);
+  }
+
+  #tell(event: GuestEvent): void {
+    const daemon = this.#daemon;
+    if (daemon === null) return;
+    this.#with.time.after(0.1, () => daemon.tell(event), daemon.receiver);
+  }
+}
+
+interface ProgramEvents {
+  isHung(): boolean;
+  read(): void;
+  heartbeat(line: string): void;
+  misread(problem: string): void;
+  acknowledged(stamp: Stamp, isDurable: boolean): void;
+}
+
+/** What runs inside the guest, from one boot to the next. */
+class Program {
+  readonly #with: GuestSurroundings;
+  readonly #process: Process;
+  readonly #events: ProgramEvents;
+  readonly #epoch: Epoch;
+  readonly #clients: readonly NbdClient[];
+  readonly #boot: number;
+  readonly #unflushed: WriteToken[][];
+  #round = 0;
+  #isOver = false;
+
+  constructor(
+    surroundings: GuestSurroundings,
+    process: Process,
+    sockets: readonly string[],
+    epoch: Epoch,
+    events: ProgramEvents,
+  ) {
+    const { time, streams, truth } = surroundings;
+    this.#with = surroundings;
+    this.#process = process;
+    this.#epoch = epoch;
+    this.#events = events;
+    this.#clients = sockets.map((path) => new NbdClient(time, streams, path, process));
+    this.#unflushed = sockets.map(() => []);
+    this.#boot = truth.booted();
+    this.#readAll(0, 0);
+  }
+
+  end(): void {
+    this.#isOver = true;
+    for (const client of this.#clients) client.close();
+  }
+
+  endWhenIdle(ended: () => void): void {
+    this.#isOver = true;
+    let busy = this.#clients.length;
+    if (busy === 0) ended();
+    for (const client of this.#clients) {
+      client.whenIdle(() => {
+        client.close();
+        busy -= 1;
+        if (busy === 0) ended();
+      });
+    }
+  }
+
+  /** Block of the disk that the workload calls `index`. */
+  #blockAt(disk: number, index: number): number {
+    const blocks = Math.floor((this.#with.diskBytes[disk] ?? blockBytes) / blockBytes);
+    return Math.floor((index * blocks) / this.#with.workload.blocks);
+  }
+
+  #readAll(disk: number, index: number): void {
+    const client = this.#clients[disk];
+    if (client === undefined || this.#with.workload.blocks === 0) return this.#idle();
+    if (index >= this.#with.workload.blocks) return this.#readAll(disk + 1, 0);
+    this.#read(disk, index, () => this.#readAll(disk, index + 1));
+  }
+
+  #read(disk: number, index: number, then: () => void): void {
+    const block = this.#blockAt(disk, index);
+    this.#clients[disk]?.read(block * blockBytes, blockBytes, (data, error) => {
+      if (this.#isOver) return;
+      // As most file systems: a disk that fails is not touched any more.
+      if (error !== 0) return this.#events.heartbeat(`disk${disk} error ${error}`);
+      const problem = this.#with.truth.check(disk, block, data);
+      if (problem !== null) this.#events.misread(problem);
+      this.#events.read();
+      then();
+    });
+  }
+
+  /** Says that it lives, and works again after a while. */
+  #idle(): void {
+    if (!this.#events.isHung()) this.#events.heartbeat(`round ${this.#round}`);
+    const { time, workload } = this.#with;
+    time.after(workload.intervalMs, () => this.#work(), this.#process);
+  }
+
+  #work(): void {
+    if (this.#isOver || this.#events.isHung()) return;
+    this.#round += 1;
+    const { workload, random, truth } = this.#with;
+    if (workload.blocks === 0 || this.#clients.length === 0) return this.#idle();
+    const disk = this.#round % this.#clients.length;
+    const index = random.below(workload.blocks);
+    const block = this.#blockAt(disk, index);
+    const serial = truth.nextSerial();
+    const fua = random.chance(0.25);
+    const stamp = { vm: truth.vm, disk, block, serial, epoch: this.#epoch };
+    const token = truth.write(disk, block, serial);
+    this.#clients[disk]?.write(block * blockBytes, stampBlock(stamp), fua, (error) => {
+      if (this.#isOver || error !== 0) return;
+      truth.acknowledged(token, fua, this.#boot);
+      this.#events.acknowledged(stamp, fua);
+      if (!fua) this.#unflushed[disk]?.push(token);
+      if (fua || random.chance(0.2)) this.#lookBack(disk);
+      else this.#flush(disk);
+    });
+  }
+
+  #flush(disk: number): void {
+    const tokens = this.#unflushed[disk] ?? [];
+    this.#unflushed[disk] = [];
+    this.#clients[disk]?.flush((error) => {
+      if (this.#isOver || error !== 0) return;
+      this.#with.truth.flushed(tokens, this.#boot);
+      this.#lookBack(disk);
+    });
+  }
+
+  #lookBack(disk: number): void {
+    const { random, workload } = this.#with;
+    if (!random.chance(0.25)) return this.#idle();
+    this.#read(disk, random.below(workload.blocks), () => this.#idle());
+  }
+}

@@ -1,0 +1,90 @@
+// The bytes of a sparse file in pages. Two images of a file share the pages that are alike: a page is
+// copied when one of them is written to, so that making everything durable costs only what changed.
+
+const pageBytes = 4096;
+
+const zeros = new Uint8Array(pageBytes);
+
+export class Pages {
+  sizeBytes = 0;
+  readonly #pages = new Map<number, Uint8Array>();
+
+  /** Bytes that are really held. */
+  get heldBytes(): number {
+    return this.#pages.size * pageBytes;
+  }
+
+  /** What lies beyond the end, or was never written, reads as zeros. */
+  read(offset: number, target: Uint8Array): void {
+    for (let done = 0; done < target.length; ) {
+      const at = offset + done;
+      const within = at % pageBytes;
+      const count = Math.min(pageBytes - within, target.length - done);
+      const page = this.#pages.get((at - within) / pageBytes) ?? zeros;
+      target.set(
+        within === 0 && count === pageBytes ? page : page.subarray(within, within + count),
+        done,
+      );
+      done += count;
+    }
+    const beyond = Math.max(0, this.sizeBytes - offset);
+    if (beyond < target.length) target.fill(0, beyond);
+  }
+
+  /** Writes without touching pages that `other` shares. Gives the pages that it wrote to. */
+  write(offset: number, bytes: Uint8Array, other: Pages | null, touched?: Set<number>): void {
+    for (let done = 0; done < bytes.length; ) {
+      const at = offset + done;
+      const within = at % pageBytes;
+      const count = Math.min(pageBytes - within, bytes.length - done);
+      const index = (at - within) / pageBytes;
+      touched?.add(index);
+      this.#own(index, other).set(bytes.subarray(done, done + count), within);
+      done += count;
+    }
+    this.sizeBytes = Math.max(this.sizeBytes, offset + bytes.length);
+  }
+
+  resize(sizeBytes: number, other: Pages | null, touched?: Set<number>): void {
+    if (sizeBytes < this.sizeBytes) {
+      const within = sizeBytes % pageBytes;
+      const last = (sizeBytes - within) / pageBytes;
+      for (const index of this.#pages.keys()) {
+        if (index < last || (index === last && within > 0)) continue;
+        this.#pages.delete(index);
+        touched?.add(index);
+      }
+      if (within > 0 && this.#pages.has(last)) {
+        this.#own(last, other).fill(0, within);
+        touched?.add(last);
+      }
+    }
+    this.sizeBytes = sizeBytes;
+  }
+
+  /** Takes over the given pages of another image; both share them from now on. */
+  share(from: Pages, indices: Iterable<number>): void {
+    for (const index of indices) {
+      const page = from.#pages.get(index);
+      if (page === undefined) this.#pages.delete(index);
+      else this.#pages.set(index, page);
+    }
+    this.sizeBytes = from.sizeBytes;
+  }
+
+  /** An image that shares all pages of this one. */
+  copy(): Pages {
+    const copy = new Pages();
+    copy.share(this, this.#pages.keys());
+    return copy;
+  }
+
+  #own(index: number, other: Pages | null): Uint8Array {
+    const page = this.#pages.get(index);
+    const isShared = other !== null && other.#pages.get(index) === page;
+    if (page !== undefined && !isShared) return page;
+    const fresh = page === undefined ? new Uint8Array(pageBytes) : page.slice();
+    this.#pages.set(index, fresh);
+    return fresh;
+  }
+}
