@@ -1,26 +1,12 @@
 // The points of the probe, on a whole cluster: that they are reached, where they say, in the order in
 // which a VM starts, fails over and is switched off.
 
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { type HostId, hostId } from '../../src/model/ids.ts';
-import { noProbe, type Point } from '../../src/ports/probe.ts';
+import type { Point } from '../../src/ports/probe.ts';
 import { Cluster } from '../support/cluster.ts';
 
 const MiB = 2 ** 20;
-
-afterEach(() => vi.restoreAllMocks());
-
-/** What all hosts reached since the last call. Test hosts have the probe of production, so this
- * listens there. */
-function listen(): () => Point[] {
-  let points: Point[] = [];
-  vi.spyOn(noProbe, 'reached').mockImplementation((point) => void points.push(point));
-  return () => {
-    const taken = points;
-    points = [];
-    return taken;
-  };
-}
 
 /** The wanted points in the order in which they came first. */
 function order(points: readonly Point[], wanted: readonly Point['at'][]): Point['at'][] {
@@ -38,8 +24,8 @@ const startOfVm: Point['at'][] = [
 
 describe('the points that hosts reach', () => {
   it('stand in the order of the protocols, and tell what happened', async () => {
-    const reached = listen();
     const cluster = new Cluster({ hosts: 3 });
+    const reached = () => cluster.points.splice(0);
     await cluster.start();
     const [one, two, three] = ['host-1', 'host-2', 'host-3'].map((name) => hostId(name)) as [
       HostId,
@@ -77,6 +63,7 @@ describe('the points that hosts reach', () => {
     const on = cluster.running('web')[0];
     const { manager: there } = cluster.machine(on as string);
     await cluster.until(() => there.vm('web').protection.status === 'protected', 10_000);
+    await cluster.run(100);
     const failedOver = reached();
     const wholeFailover: Point['at'][] = [
       'ha.metadataGet',
@@ -109,9 +96,12 @@ describe('the points that hosts reach', () => {
     expect(order(returned, joining)).toEqual(joining);
     expect(returned).toContainEqual({ at: 'resync.joining', object, component: gone });
 
-    cluster.storageNetwork.partition(...cluster.machines.map(({ name }) => [name]));
+    cluster.world.partition(
+      'storage',
+      cluster.machines.map(({ name }) => [name]),
+    );
     await cluster.until(() => cluster.running('web').length === 0, 10_000);
-    cluster.storageNetwork.healAll();
+    cluster.world.heal('storage');
     await cluster.until(() => cluster.running('web').length === 1, 10_000);
     const lapse: Point['at'][] = ['lease.lapsed', 'lease.regained'];
     expect(order(reached(), lapse)).toEqual(lapse);

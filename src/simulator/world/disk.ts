@@ -59,6 +59,7 @@ export class VirtualDisk {
   #incarnation = 1;
   #run = 0;
   #usedBytes = 0;
+  #bytesToPowerCut = Number.POSITIVE_INFINITY;
 
   constructor(time: VirtualTime, random: SeededRandom, capacityBytes: number) {
     this.#time = time;
@@ -86,8 +87,15 @@ export class VirtualDisk {
     }
   }
 
+  /** Tears the write that reaches so many more bytes there; nothing is carried out any more until the
+   * power is cut. */
+  cutPowerAfter(bytes: number): void {
+    this.#bytesToPowerCut = bytes;
+  }
+
   /** The power fails: each un-synced change is lost, kept, or (a write) torn to pieces. */
   cutPower(): void {
+    this.#bytesToPowerCut = Number.POSITIVE_INFINITY;
     this.#run += 1;
     this.#incarnation += 1;
     for (const file of this.files.values()) {
@@ -112,6 +120,16 @@ export class VirtualDisk {
     this.isFailed = false;
   }
 
+  /** Flips the bits of one byte of a file, in what reads return and in what survives. */
+  damage(name: string, offset: number): void {
+    const file = this.files.get(name);
+    if (file === undefined) throw new Error(`there is no file ${name}`);
+    const byte = new Uint8Array(1);
+    file.content.read(offset, byte);
+    file.content.write(offset, Uint8Array.of((byte[0] as number) ^ 0xff), null);
+    file.durable.share(file.content, file.content.indices());
+  }
+
   get incarnation(): string {
     return `boot-${this.#incarnation}`;
   }
@@ -128,7 +146,7 @@ export class VirtualDisk {
     file: string,
     done: (error: DiskError | null) => void,
   ): void {
-    if (run !== this.#run) return;
+    if (!this.isRun(run)) return;
     const latencyMs = (operation === 'sync' ? 0.3 : 0.05) * (0.75 + this.#random.next() / 2);
     const error = this.isFailed
       ? new DiskError('failed', `${file}: the device does not answer`)
@@ -136,21 +154,23 @@ export class VirtualDisk {
     this.#time.after(
       latencyMs + this.slowerByMs,
       () => {
-        if (run === this.#run) done(error);
+        if (this.isRun(run)) done(error);
       },
       receiver,
     );
   }
 
   isRun(run: number): boolean {
-    return run === this.#run;
+    return run === this.#run && this.#bytesToPowerCut > 0;
   }
 
   /** Takes a write as far as there is room; says how many bytes went in. */
   admitWrite(file: StoredFile, name: string, offset: number, bytes: Uint8Array): number {
     const growth = Math.max(0, offset + bytes.length - file.content.sizeBytes);
     const room = this.isFull ? 0 : Math.max(0, this.capacityBytes - this.#usedBytes);
-    const admitted = growth > room ? Math.max(0, bytes.length - (growth - room)) : bytes.length;
+    const fitting = growth > room ? Math.max(0, bytes.length - (growth - room)) : bytes.length;
+    const admitted = Math.min(fitting, this.#bytesToPowerCut);
+    this.#bytesToPowerCut -= admitted;
     const before = file.content.sizeBytes;
     file.content.write(offset, bytes.subarray(0, admitted), file.durable, file.dirty);
     this.#usedBytes += file.content.sizeBytes - before;

@@ -133,6 +133,11 @@ export class VirtualGuest {
     this.#tell(this.#last);
   }
 
+  /** Its kernel gives up, and says so. */
+  panic(): void {
+    this.#tell({ type: 'panicked' });
+  }
+
   /** A daemon has found it, and hears of it from now on. */
   attach(receiver: Receiver, tell: (event: GuestEvent) => void): void {
     this.#daemon = { receiver, tell };

@@ -67,8 +67,12 @@ export class Machine {
   /** The daemon, once it is up. */
   host: Host | null = null;
   isPowered = false;
+  /** Memory for guests; a test may take some away. */
+  memoryBytes: number;
+  /** Why no guest can be started here; null: they can. */
+  startFailure: HoldfastError | null = null;
   readonly #world: Surroundings;
-  readonly #size: MachineSize;
+  readonly #cpus: number;
   readonly #drift: number;
   readonly #random: SeededRandom;
   readonly #streams: LocalStreams;
@@ -78,7 +82,8 @@ export class Machine {
   constructor(world: Surroundings, member: Member, size: MachineSize, drift: number) {
     this.#world = world;
     this.member = member;
-    this.#size = size;
+    this.#cpus = size.cpus;
+    this.memoryBytes = size.memoryBytes;
     this.#drift = drift;
     this.#random = world.random.stream(`machine ${member.name}`);
     this.disk = new VirtualDisk(world.time, this.#random.stream('disk'), size.diskBytes);
@@ -210,10 +215,10 @@ export class Machine {
 
   #driver(process: Process): GuestDriver {
     const world = this.#world;
-    const { cpus, memoryBytes } = this.#size;
+    const cpus = this.#cpus;
     return {
       accelerator: 'none',
-      capacity: () => ({ cpus, memoryBytes }),
+      capacity: () => ({ cpus, memoryBytes: this.memoryBytes }),
       recover: async () =>
         [...this.guests.values()].map((guest) => new GuestHandle(guest, process)),
       start: (launch) =>
@@ -221,6 +226,7 @@ export class Machine {
           world.time.after(
             spawnMs,
             () => {
+              if (this.startFailure !== null) return reject(this.startFailure);
               if (this.guests.has(launch.vm)) {
                 const text = `${launch.name} has a guest here already`;
                 reject(new HoldfastError('guest-failed', text));

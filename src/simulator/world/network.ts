@@ -52,6 +52,10 @@ class Session {
     this.b = b;
   }
 
+  isBetween(a: Endpoint, b: Endpoint): boolean {
+    return (this.a === a && this.b === b) || (this.a === b && this.b === a);
+  }
+
   to(host: HostId): Direction {
     return host === this.a.host ? this.toA : this.toB;
   }
@@ -162,8 +166,14 @@ export class VirtualNetwork {
   #connect(hostA: HostId, hostB: HostId): void {
     const a = this.#endpoints.get(hostA);
     const b = this.#endpoints.get(hostB);
-    if (a === undefined || b === undefined || a === b || a.sessions.has(hostB)) return;
+    if (a === undefined || b === undefined || a === b) return;
     if (!a.peers.has(hostB) || !b.peers.has(hostA) || !this.#isOpen(hostA, hostB)) return;
+    // What one of them still has with an earlier run of the other is over when the new run calls.
+    for (const old of [a.sessions.get(hostB), b.sessions.get(hostA)]) {
+      if (old === undefined) continue;
+      if (old.isBetween(a, b)) return;
+      this.#breakSession(old);
+    }
     const session = new Session(a, b);
     a.sessions.set(hostB, session);
     b.sessions.set(hostA, session);
@@ -191,8 +201,8 @@ export class VirtualNetwork {
     if (session.isBroken) return;
     session.isBroken = true;
     const { a, b } = session;
-    a.sessions.delete(b.host);
-    b.sessions.delete(a.host);
+    if (a.sessions.get(b.host) === session) a.sessions.delete(b.host);
+    if (b.sessions.get(a.host) === session) b.sessions.delete(a.host);
     this.#time.after(0, () => session.toldA && a.events?.down(b.host), a.receiver);
     this.#time.after(0, () => session.toldB && b.events?.down(a.host), b.receiver);
     this.#connectSoon(a.host, b.host);

@@ -72,6 +72,10 @@ export class Pages {
     this.sizeBytes = from.sizeBytes;
   }
 
+  indices(): Iterable<number> {
+    return this.#pages.keys();
+  }
+
   /** An image that shares all pages of this one. */
   copy(): Pages {
     const copy = new Pages();

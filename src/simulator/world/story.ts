@@ -2,6 +2,7 @@
 // room that takes it. Events say much of the same for users, so of them only those are told that no
 // room writes a line about.
 
+import type { Manager } from '../../manager/api.ts';
 import type { EventType } from '../../model/events.ts';
 import type { LogFields } from '../../ports/log.ts';
 
@@ -17,4 +18,32 @@ const toldAsEvents: ReadonlySet<unknown> = new Set<EventType>([
 
 export function isTold(room: string, fields: LogFields | undefined): boolean {
   return room !== 'events' || toldAsEvents.has(fields?.['event']);
+}
+
+/** Says `web-1` and `web-1/disk0` where a line has the id of a VM or object, as a fault's text may. */
+export class Names {
+  readonly #managers: () => readonly Manager[];
+  readonly #names = new Map<string, string>();
+
+  constructor(managers: () => readonly Manager[]) {
+    this.#managers = managers;
+  }
+
+  inText(text: string): string {
+    return text.replace(/[0-9a-f]{32}/g, (id) => {
+      if (!this.#names.has(id)) this.#learn();
+      return this.#names.get(id) ?? id;
+    });
+  }
+
+  #learn(): void {
+    for (const manager of this.#managers()) {
+      for (const { id, name } of manager.vms()) {
+        this.#names.set(id, name);
+        for (const object of manager.vm(id).objects) {
+          this.#names.set(object.object, `${name}/${object.name}`);
+        }
+      }
+    }
+  }
 }

@@ -15,6 +15,7 @@ import { Machine, type MachineSize, type Surroundings } from './machine.ts';
 import { VirtualNetwork } from './network.ts';
 import type { Process } from './process.ts';
 import { SeededRandom } from './random.ts';
+import { Names } from './story.ts';
 import { VirtualTime } from './time.ts';
 
 export interface WorldHost extends MachineSize {
@@ -68,6 +69,7 @@ export class World implements Surroundings {
   #zeroMs: number | null = null;
   readonly #observers: Observer[] = [];
   readonly #vms = new Map<string, WorldVm>();
+  readonly #names = new Names(() => this.machines.flatMap(({ host }) => host?.manager ?? []));
 
   constructor(options: WorldOptions) {
     this.options = options;
@@ -220,6 +222,8 @@ export class World implements Surroundings {
 
   #line(who: string, message: string): void {
     if (this.#zeroMs !== null)
-      this.options.log?.(`${(this.nowMs() / 1000).toFixed(3)}s ${who}: ${message}`);
+      this.options.log?.(
+        `${(this.nowMs() / 1000).toFixed(3)}s ${who}: ${this.#names.inText(message)}`,
+      );
   }
 }
