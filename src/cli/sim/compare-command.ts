@@ -19,7 +19,7 @@ export function addCompare(sim: Command, open: OpenSession): void {
       const session = open(command);
       const json = session.json || options.json === true;
       const scenarios = [];
-      for (const file of files) scenarios.push(await readScenarioFile(file));
+      for (const file of files) scenarios.push(await readScenarioFile(session.io, file));
       const all: { readonly scenario: string; readonly rows: ComparisonRow[] }[] = [];
       for (const scenario of scenarios) {
         const rows: ComparisonRow[] = [];

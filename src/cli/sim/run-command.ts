@@ -21,8 +21,8 @@ export function addRun(sim: Command, open: OpenSession): void {
     .action(async (file, options, command) => {
       const session = open(command);
       const json = session.json || options.json === true;
-      const scenario = await readScenarioFile(file);
       const { io } = session;
+      const scenario = await readScenarioFile(io, file);
       const run = await inOwnTurn(() =>
         runScenario(scenario, {
           settle: settlePromises(),

@@ -1,54 +1,48 @@
-// Scenario files as commands take them: what is wrong in one is told as wrong usage, with key and line.
+// Scenario files as commands take them. Each mistake in one is told on a line of its own, as compilers
+// do, and all of them together are wrong usage.
 
 import { readFile } from 'node:fs/promises';
 import { readScenario, ScenarioError } from '../../scenario/read.ts';
 import type { Scenario } from '../../scenario/scenario.ts';
 import { notYetPossible } from '../../simulator/run/set-up.ts';
 import { UsageError } from '../failure.ts';
+import type { Io } from '../io.ts';
 
-class ScenarioFileError extends UsageError {
-  /** Each a line for people. */
-  readonly problems: readonly string[];
-  constructor(file: string, problems: readonly string[]) {
-    super(
-      `${file}: ${problems.join('; ')}`,
-      'Correct the named lines; docs/scenarios.md has the format.',
-    );
-    this.problems = problems;
-  }
-}
-
-export async function readScenarioFile(file: string): Promise<Scenario> {
+/** Throws UsageError, after it has told on standard error what is wrong. */
+export async function readScenarioFile(io: Io, file: string): Promise<Scenario> {
   let text: string;
   try {
     text = await readFile(file, 'utf8');
   } catch (error) {
     throw new UsageError(
-      `${file} can not be read: ${(error as Error).message}`,
+      `${file} can not be read: ${(error as Error).message}.`,
       'Name a scenario file; scenarios/ has examples.',
     );
   }
-  const scenario = parse(file, text);
+  const scenario = parse(io, file, text);
   const missing = notYetPossible(scenario);
   if (missing.length > 0 && scenario.pending === null) {
-    throw new ScenarioFileError(
-      file,
-      missing.map(
-        (what) => `${what} can not be had yet (a scenario with \`pending\` may ask for it)`,
-      ),
+    for (const what of missing) io.err(`${file}: ${what} can not be had yet\n`);
+    throw new UsageError(
+      `${file} asks for what this version can not do.`,
+      'Leave it out, or say at the top what the scenario waits for: `pending: ...`.',
     );
   }
   return scenario;
 }
 
-function parse(file: string, text: string): Scenario {
+function parse(io: Io, file: string, text: string): Scenario {
   try {
     return readScenario(text);
   } catch (error) {
     if (!(error instanceof ScenarioError)) throw error;
-    throw new ScenarioFileError(
-      file,
-      error.problems.map(({ line, key, message }) => `line ${line}: ${key}: ${message}`),
+    const { problems } = error;
+    for (const { line, key, message } of problems) {
+      io.err(`${file}:${line}: ${key === '' ? '' : `${key}: `}${message}\n`);
+    }
+    throw new UsageError(
+      `${file} has ${problems.length === 1 ? 'a mistake' : `${problems.length} mistakes`}.`,
+      'Correct the named lines; docs/scenarios.md has the format.',
     );
   }
 }

@@ -125,9 +125,9 @@ export function textOf(step: StepKind | Step): string {
     network === 'both' ? 'both networks' : `the ${name(network)} network`;
   switch (step.kind) {
     case 'partition':
-      return `${on(step.network)} splits: ${step.groups.map((group) => group.join(' ')).join(' | ')}`;
+      return `${on(step.network)} ${verb(step.network, 'split')}: ${step.groups.map((group) => group.join(' ')).join(' | ')}`;
     case 'block':
-      return `${on(step.network)} carries nothing from ${step.from} to ${step.to}`;
+      return `${on(step.network)} ${verb(step.network, 'carry')} nothing from ${step.from} to ${step.to}`;
     case 'isolate':
       return `${step.host} is cut off from ${on(step.network)}`;
     case 'heal':
@@ -167,6 +167,11 @@ export function textOf(step: StepKind | Step): string {
     case 'maintenance':
       return `${step.host} ${step.on ? 'goes into' : 'leaves'} maintenance`;
   }
+}
+
+function verb(network: string, base: 'split' | 'carry'): string {
+  if (network === 'both') return base;
+  return base === 'split' ? 'splits' : 'carries';
 }
 
 function name(network: Network): string {
