@@ -4,7 +4,7 @@
 NODE := node
 SOURCES := $(shell find src -name '*.ts' -not -name '*.test.ts')
 
-.PHONY: build setup packages packages-test node24 guest demo test test-unit test-e2e lint format clean
+.PHONY: golden build setup packages packages-test node24 guest demo test test-unit test-e2e lint bench-sim format clean
 .DELETE_ON_ERROR:
 
 build: dist/.built dist/qemu/guard ## compile the program into dist/
@@ -20,11 +20,17 @@ test: ## every check and every test
 test-unit: packages-test node_modules/.stamp ## unit tests only; ARGS="src/storage"
 	@$(NODE) node_modules/vitest/vitest.mjs run --project unit $(ARGS)
 
+golden: packages-test node_modules/.stamp ## write the logs in scenarios/ anew; read the difference before you commit it
+	@UPDATE_GOLDEN=1 $(NODE) node_modules/vitest/vitest.mjs run --project unit test/simulator/scenarios.test.ts
+
 test-e2e: packages-test build guest ## end-to-end tests only
 	@$(NODE) node_modules/vitest/vitest.mjs run --project e2e $(ARGS)
 
 lint: node_modules/.stamp ## format, lint, types, import rules, unused code
 	@$(NODE) scripts/test.mjs checks
+
+bench-sim: build ## how fast virtual time runs; ARGS="small" for the quick half
+	@$(NODE) bench/sim-speed.mjs $(ARGS)
 
 format: node_modules/.stamp ## put code and imports into shape
 	@$(NODE) node_modules/@biomejs/biome/bin/biome check --write .

@@ -115,6 +115,11 @@ export class Entry {
   #list = 'missing';
   #said = '';
 
+  /** Who reports it while its target has been told to start it. */
+  listedBy: HostId | null = null;
+  /** The list of a target that could not start it may be older than its answer: until when. */
+  echo: { readonly host: HostId; readonly untilMs: number } | null = null;
+
   constructor(candidate: Candidate, nowMs: number) {
     this.candidate = candidate;
     this.createdMs = nowMs;
@@ -153,7 +158,8 @@ export class Entry {
     if (said === this.#said || (list === before && this.wait === null)) return;
     this.#list = list;
     this.#said = said;
-    log.info(`${this.name}: ${before} -> ${said}`, {
+    const step = list === before ? said : `${before} -> ${said}`;
+    log.info(`${this.name}: ${step}`, {
       vm: this.vm,
       means: stages[this.stage].means,
     });

@@ -354,6 +354,22 @@ describe('a start that fails', () => {
     expect(new Set(pauses.map((pauseMs) => pauseMs % 1000)).size).toBeGreaterThan(4);
   });
 
+  test('its target listed it while it was starting: that does not make it forget the failure', () => {
+    const it = started();
+    const [order] = it.take('start');
+    const target = order?.host as HostId;
+    it.todo.push(order as Action);
+    const candidates = it.wanted;
+    it.runs(v, target).startAnswer('guest-failed');
+    expect([it.waits(), it.said('failed')]).toEqual([['v retry: says guest-failed'], 1]);
+    it.runs(v, target); // an old list
+    expect(it.waits()).toEqual(['v retry: says guest-failed']);
+    it.want(...candidates).go(haLimits.settleMs);
+    expect(it.machine.stageOf(v)).toBe('reaching');
+    it.runs(v, target); // by now it is news
+    expect(it.machine.stageOf(v)).toBe(null);
+  });
+
   for (const code of ['timeout', 'unreachable', 'outcome-unknown'] as const) {
     test(`with ${code}: nothing starts elsewhere until the target's list has settled it`, () => {
       const it = started().startAnswer(code);

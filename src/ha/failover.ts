@@ -61,9 +61,11 @@ export class Failover {
     }
     for (const entry of [...this.#entries.values()]) {
       if (wanted.has(entry.vm)) continue;
-      entry.wanted = false;
-      if (entry.stage === 'starting') continue; // its answer is on the way
       const host = runsOn(entry.vm);
+      if (host !== null && host === entry.echo?.host && nowMs < entry.echo.untilMs) continue;
+      entry.wanted = false;
+      entry.listedBy = host;
+      if (entry.stage === 'starting') continue; // its answer is on the way
       if (host !== null && host === entry.target && entry.stage === 'unsettled')
         this.#started(entry, nowMs);
       this.#remove(entry, nowMs, host === null ? 'it needs no protection' : `${host} runs it`);
@@ -120,7 +122,15 @@ export class Failover {
     if (entry?.stage !== 'starting') return;
     const host = entry.target ?? 'its host';
     if (result.ok) this.#started(entry, nowMs);
-    if (!entry.wanted) return this.#remove(entry, nowMs, 'it runs');
+    if (!entry.wanted && !result.ok && entry.listedBy === entry.target && entry.target !== null) {
+      // Its target listed it because it was starting it: that is over, and no sign that it runs.
+      entry.wanted = true;
+      entry.echo = { host: entry.target, untilMs: nowMs + haLimits.settleMs };
+    }
+    if (!entry.wanted) {
+      const why = result.ok ? 'it runs' : `${host} could not start it: ${result.text}`;
+      return this.#remove(entry, nowMs, why);
+    }
     if (result.ok || result.code === 'already-running') {
       return entry.enter('unsettled', nowMs, this.#log, `${host} runs it`);
     }
@@ -365,7 +375,8 @@ export class Failover {
   #noRoom(entry: Entry, rooms: readonly Room[], nowMs: number): void {
     for (const room of rooms) entry.tried.set(room.host, room.freeMemoryBytes);
     const { memoryBytes, cpus } = entry.candidate;
-    const need = `${Math.ceil(memoryBytes / 2 ** 20)} MiB of memory and ${cpus} processors`;
+    const processors = cpus === 1 ? '1 processor' : `${cpus} processors`;
+    const need = `${Math.ceil(memoryBytes / 2 ** 20)} MiB of memory and ${processors}`;
     const text = `no host that can reach it has ${need} for it`;
     this.#wait(entry, 'capacity', text, nowMs, nowMs);
   }

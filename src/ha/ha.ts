@@ -77,6 +77,8 @@ class HaModule implements Ha {
 
   #master: Master | null = null;
   #isProtectionDue = true;
+  /** VMs that run here and whose records changed since the last review. */
+  readonly #protectionNews = new Set<VmId>();
   #reviewedFor = '';
 
   constructor(options: HaOptions) {
@@ -241,9 +243,10 @@ class HaModule implements Ha {
   /** Most of it is news of VMs of other hosts, and of no interest but to the master. */
   #protectionChanged(vms: readonly VmId[]): void {
     this.#view.changed();
-    const isConcerned = this.#protection.isConcerned(vms);
-    if (isConcerned) this.#isProtectionDue = true;
-    if (isConcerned || this.#master !== null) this.#poke();
+    const concerned = vms.filter((vm) => this.#protection.isConcerned(vm));
+    for (const vm of concerned) this.#protectionNews.add(vm);
+    if (concerned.length > 0) this.#isProtectionDue = true;
+    if (concerned.length > 0 || this.#master !== null) this.#poke();
   }
 
   #heard(from: HostId, beat: Heartbeat): void {
@@ -260,7 +263,9 @@ class HaModule implements Ha {
   }
 
   #listed(from: HostId, list: VmList): void {
-    if (this.#isRunning && this.#membership.listed(from, list, this.#clock.now())) this.#poke();
+    if (!this.#isRunning || !this.#membership.listed(from, list, this.#clock.now())) return;
+    // Others only remember it: with 64 hosts that are all starting VMs, lists come all the time.
+    if (this.#master !== null || this.#recoveries.awaited().length > 0) this.#poke();
   }
 
   #askedToProtect(from: HostId, report: ProtectReport, reply: Reply): void {
@@ -361,7 +366,8 @@ class HaModule implements Ha {
     if (!isDue && nowMs < this.#protection.nextWakeMs()) return;
     this.#isProtectionDue = false;
     this.#reviewedFor = master;
-    this.#protection.review(nowMs);
+    this.#protection.review(nowMs, this.#protectionNews);
+    this.#protectionNews.clear();
   }
 
   #lookForReady(vm: VmId, nowMs: number): void {
@@ -424,19 +430,26 @@ class HaModule implements Ha {
   // ---- states and events --------------------------------------------------------------------------
 
   #setStates(): void {
-    const reachable = new Set(this.#options.storage.reachableHosts());
+    let isHeard = false;
+    let isFailed = false;
+    for (const { condition } of this.#membership.members()) {
+      if (condition === 'failed') isFailed = true;
+      else isHeard = true;
+    }
+    // Only of a host that is silent on this network is it asked whether the other one reaches it.
+    const isAsked = isFailed || !isHeard;
+    const reachable = new Set(isAsked ? this.#options.storage.reachableHosts() : []);
     for (const member of this.#membership.members()) {
       const before = this.#states.get(member.host);
       const state = stateOf(member, before, this.master(), reachable);
       if (state !== before) this.#states.set(member.host, state, describe(member));
     }
     if (this.#standing.role !== 'master') return;
-    const isHeard = [...this.#membership.members()].some((member) => member.condition !== 'failed');
     const isAlone = this.#membership.count > 0 && !isHeard && reachable.size <= 1;
     this.#states.set(
       this.#self,
       isAlone ? 'networkIsolated' : 'master',
-      'what it hears of the others',
+      isAlone ? 'it hears nobody on either network' : 'it hears others',
     );
   }
 
@@ -445,8 +458,8 @@ class HaModule implements Ha {
     if (heardAtMs === null) return; // never heard: there is nothing to report
     const silence = `${((this.#clock.now() - heardAtMs) / 1000).toFixed(1)} s`;
     // Agents leave it to their master, unless it is the master that is silent.
-    const master = this.master();
-    const level = master === null || master === host || master === this.#self ? 'info' : 'debug';
+    const isNews = this.#master !== null || member.beat?.role === 'master';
+    const level = isNews ? 'info' : 'debug';
     this.#log[level](`${host}: ${before} -> ${condition}, silent for ${silence}`);
     if (condition === 'suspected') {
       this.#tell('host.suspected', `${host} has been silent on the HA network for ${silence}.`);

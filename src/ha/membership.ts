@@ -51,7 +51,11 @@ export class Membership {
   readonly #members = new Map<HostId, Member>();
   readonly #lastSeen = new Map<VmId, LastSeen>();
   /** What each host, this one included, listed last. */
-  readonly #listed = new Map<HostId, ReadonlySet<VmId>>();
+  readonly #listed = new Map<HostId, readonly RunningVm[]>();
+  /** Hosts whose last list counts no more. */
+  readonly #restarted = new Set<HostId>();
+  /** VMs that several hosts have listed: whichever list comes next says where they were seen last. */
+  readonly #disputed = new Set<VmId>();
   /** Who lists a VM in the list that counts now: one host, but for moments. */
   readonly #reporters = new Map<VmId, HostId[]>();
   /** VMs whose reporters, or these hosts' conditions, changed since somebody last asked for them; null
@@ -164,19 +168,23 @@ export class Membership {
       this.#report(host, vms, this.#own);
       this.#own = vms;
     }
-    const present = new Set<VmId>();
+    const { added, gone } = difference(this.#listed.get(host) ?? [], vms);
+    this.#listed.set(host, vms);
     const here: LastSeen = { host, goneAtMs: null };
-    for (const { vm } of vms) {
-      present.add(vm);
-      const seen = this.#lastSeen.get(vm);
-      if (seen?.host !== host || seen.goneAtMs !== null) this.#lastSeen.set(vm, here);
+    for (const vm of added) this.#lastSeen.set(vm, here);
+    // After a restart of the host others may have run, unnoticed, what both its lists have.
+    if (this.#restarted.delete(host)) for (const { vm } of vms) this.#lastSeen.set(vm, here);
+    for (const vm of this.#disputed) {
+      const hosts = this.#reporters.get(vm) ?? [];
+      if (hosts.includes(host)) this.#lastSeen.set(vm, here);
+      if (hosts.length <= 1 && (hosts[0] ?? host) === host) this.#disputed.delete(vm);
     }
-    for (const vm of this.#listed.get(host) ?? []) {
+    for (const vm of gone) {
       const seen = this.#lastSeen.get(vm);
-      if (present.has(vm) || seen?.host !== host || seen.goneAtMs !== null) continue;
-      this.#lastSeen.set(vm, { host, goneAtMs: nowMs });
+      if (seen?.host === host && seen.goneAtMs === null) {
+        this.#lastSeen.set(vm, { host, goneAtMs: nowMs });
+      }
     }
-    this.#listed.set(host, present);
   }
 
   /** Who says that it runs the VM, of all hosts that are not known to have failed: this host before
@@ -203,10 +211,11 @@ export class Membership {
   }
 
   #report(host: HostId, vms: readonly RunningVm[], before: readonly RunningVm[]): void {
-    const gone = new Set(before.map((vm) => vm.vm));
-    for (const { vm } of vms) {
-      if (gone.delete(vm)) continue;
-      this.#reporters.set(vm, [...(this.#reporters.get(vm) ?? []), host]);
+    const { added, gone } = difference(before, vms);
+    for (const vm of added) {
+      const others = this.#reporters.get(vm);
+      if (others !== undefined) this.#disputed.add(vm);
+      this.#reporters.set(vm, others === undefined ? [host] : [...others, host]);
       this.#touched?.add(vm);
     }
     for (const vm of gone) {
@@ -218,6 +227,7 @@ export class Membership {
   }
 
   #dropList(host: HostId): void {
+    this.#restarted.add(host);
     this.#report(host, [], this.#members.get(host)?.list?.vms ?? []);
   }
 
@@ -284,6 +294,30 @@ export class Membership {
       return before === 'failed' ? 'failed' : 'suspected';
     return before;
   }
+}
+
+/** Which VMs one list has and the other has not. Lists grow at their end and lose one VM at a time: what
+ * both begin and end with is passed over, the rest is small. (10,000 starts on 64 hosts send 15,000
+ * lists of up to 156 VMs, each to 63 hosts.) */
+function difference(
+  before: readonly RunningVm[],
+  after: readonly RunningVm[],
+): { readonly added: ReadonlySet<VmId>; readonly gone: ReadonlySet<VmId> } {
+  let first = 0;
+  const shorter = Math.min(before.length, after.length);
+  while (first < shorter && before[first]?.vm === after[first]?.vm) first += 1;
+  let tail = 0;
+  while (tail < shorter - first && before.at(-1 - tail)?.vm === after.at(-1 - tail)?.vm) tail += 1;
+  const gone = new Set<VmId>();
+  const added = new Set<VmId>();
+  for (let index = first; index < before.length - tail; index += 1) {
+    gone.add((before[index] as RunningVm).vm);
+  }
+  for (let index = first; index < after.length - tail; index += 1) {
+    const { vm } = after[index] as RunningVm;
+    if (!gone.delete(vm)) added.add(vm);
+  }
+  return { added, gone };
 }
 
 function lastSign(member: Member): number {

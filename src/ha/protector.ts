@@ -112,7 +112,8 @@ export class Protector {
     const isCurrent = this.#pending.get(vm) === pending; // else a newer epoch was reported, or none
     if (problem === null || problem.code === 'conflict' || problem.code === 'unknown-vm') {
       if (isCurrent) this.#pending.delete(vm);
-      const outcome = problem === null ? `protected (epoch ${epoch})` : problem.message;
+      const outcome =
+        problem === null ? `protected (epoch ${epoch})` : `not protected: ${problem.message}`;
       this.#log.info(`${name}: ${outcome}`, { vm, epoch });
     } else {
       pending.attempts += 1;

@@ -72,6 +72,7 @@ export class Standing {
 
   elect(nowMs: number): void {
     const { self, membership, states } = this.#options;
+    if (this.#isSettled()) return this.#stay();
     const decision = decide({
       self: this.claim(),
       following: this.#following,
@@ -82,8 +83,7 @@ export class Standing {
     });
     switch (decision.kind) {
       case 'stay':
-        if (this.#following !== null) this.#adoptTerm(this.#following);
-        return;
+        return this.#stay();
       case 'elect':
         return this.#enterElection(nowMs, decision.why);
       case 'follow':
@@ -98,6 +98,25 @@ export class Standing {
         states.set(self, 'master', `term ${decision.term}: ${decision.why}`);
         this.#options.onElected(decision.why);
     }
+  }
+
+  /** Whether `decide` can only say `stay`: it follows a master that is heard, or is master and hears no
+   * other. That is nearly always so, and told without putting the view of all hosts together. */
+  #isSettled(): boolean {
+    const { membership } = this.#options;
+    if (this.#role === 'election') return false;
+    if (this.#role === 'agent') {
+      const master = this.#following === null ? undefined : membership.member(this.#following);
+      return master?.condition === 'linked' && master.beat?.role === 'master';
+    }
+    for (const { condition, beat } of membership.members()) {
+      if (condition === 'linked' && beat?.role === 'master') return false;
+    }
+    return true;
+  }
+
+  #stay(): void {
+    if (this.#following !== null) this.#adoptTerm(this.#following);
   }
 
   /** When it may stand; never by time alone once that is over. */

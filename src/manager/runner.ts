@@ -211,7 +211,9 @@ export function createRunner(options: {
     await end(entry);
     if (locked !== null) {
       await storage.unlock(entry.vm, locked).catch((error: unknown) => {
-        log.warn(`lock of ${entry.name} is given back later: ${String(error)}`, { vm: entry.vm });
+        log.warn(`lock of ${entry.name} is given back later: ${asHoldfastError(error).message}`, {
+          vm: entry.vm,
+        });
       });
     }
     forget(entry);
@@ -244,7 +246,9 @@ export function createRunner(options: {
     try {
       await storage.unlock(entry.vm, entry.epoch, unprotected(entry) as unknown as JsonValue);
     } catch (error) {
-      log.warn(`power-off of ${entry.name} is recorded later: ${String(error)}`, { vm: entry.vm });
+      log.warn(`power-off of ${entry.name} is recorded later: ${asHoldfastError(error).message}`, {
+        vm: entry.vm,
+      });
     }
     await end(entry);
     forgetWhenRecorded(entry);
@@ -269,15 +273,26 @@ export function createRunner(options: {
     return storage.openDisks(entry.vm, {
       epoch: entry.epoch,
       guestRuns,
-      onWritesLost: () =>
-        step(entry, 'reset', async () => {
-          emit(
-            'vm.exited',
-            `VM ${entry.name} is reset: acknowledged writes that it had not flushed are lost`,
-            entry,
-          );
-          await entry.guest?.reset();
-        }),
+      onWritesLost: () => step(entry, 'reset', async () => writesLost(entry)),
+    });
+  }
+
+  /** The guest believes in writes that are gone, so it must not go on. */
+  function writesLost(entry: Entry): void {
+    const lost = 'acknowledged writes that it had not flushed are lost';
+    if (entry.guest?.state !== 'running') {
+      // One that stands still can not be reset before it goes on, and then it would be too late.
+      emit('vm.exited', `VM ${entry.name} is ended: ${lost}`, entry);
+      crashed(entry);
+      return;
+    }
+    emit('vm.exited', `VM ${entry.name} is reset: ${lost}`, entry);
+    // Not waited for: should it be paused in the middle, the reset waits for what is queued behind.
+    entry.guest.reset().catch((error: unknown) => {
+      log.error(`${entry.name} could not be reset: ${asHoldfastError(error).message}`, {
+        vm: entry.vm,
+      });
+      crashed(entry);
     });
   }
 
@@ -416,7 +431,9 @@ export function createRunner(options: {
         await lost(entry);
         return;
       }
-      log.warn(`disks of ${entry.name} are not open yet: ${String(error)}`, { vm: entry.vm });
+      log.warn(`disks of ${entry.name} are not open yet: ${asHoldfastError(error).message}`, {
+        vm: entry.vm,
+      });
       clock.after(options.timings.resyncRetryMs, () => step(entry, 'reopen', () => reopen(entry)));
       return;
     }

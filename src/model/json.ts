@@ -8,3 +8,15 @@ export type JsonValue =
   | string
   | readonly JsonValue[]
   | { readonly [key: string]: JsonValue };
+
+/** Whether the two say the same; the keys of an object may come in any order. */
+export function sameJson(a: JsonValue | undefined, b: JsonValue | undefined): boolean {
+  if (a === b) return true;
+  if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null) return false;
+  if (Array.isArray(a) !== Array.isArray(b)) return false;
+  const ofA = a as { readonly [key: string]: JsonValue };
+  const ofB = b as { readonly [key: string]: JsonValue };
+  const keys = Object.keys(ofA);
+  if (keys.length !== Object.keys(ofB).length) return false;
+  return keys.every((key) => Object.hasOwn(ofB, key) && sameJson(ofA[key], ofB[key]));
+}

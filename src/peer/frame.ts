@@ -44,7 +44,7 @@ const maxLoopedChars = 400;
 
 /**
  * Frames that go to several hosts, and what they say once they have been decoded. Where several hosts
- * live in one process (tests, the simulator) they are handed the very same bytes, and these are parsed
+ * live in one process they are handed the very same bytes, and these are parsed
  * once: with 64 hosts parsing was most of the work. What hosts share in this way is frozen.
  */
 const shared = new WeakMap<Uint8Array, Frame | null>();
@@ -143,7 +143,7 @@ function decode(bytes: Uint8Array): Frame {
 
 function freeze(value: JsonValue): void {
   if (typeof value !== 'object' || value === null) return;
-  for (const one of Object.values(value)) freeze(one as JsonValue);
+  for (const one of Object.values(value)) freeze(one);
   Object.freeze(value);
 }
 

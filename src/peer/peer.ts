@@ -48,6 +48,9 @@ export interface Peer {
   onSession(listener: (host: HostId, up: boolean) => void): void;
 }
 
+/** For fewer than so many it costs more to share what is decoded than to decode it for each. */
+const manyHosts = 12;
+
 interface Pending {
   readonly to: HostId;
   readonly type: string;
@@ -140,9 +143,11 @@ export function createPeer(options: {
     sendAll(to, type, body) {
       const frame: Frame = { kind: 'oneWay', requestId: 0, type, body, payload: noPayload };
       let chunks: Uint8Array[] | null = null;
-      for (const host of to) {
+      const hosts = [...to];
+      const encode = hosts.length > manyHosts ? encodeForMany : encodeFrame;
+      for (const host of hosts) {
         if (host === self || stopped) transmit(host, frame);
-        else transport.send(host, (chunks ??= encodeForMany(frame)));
+        else transport.send(host, (chunks ??= encode(frame)));
       }
     },
     request(to, type, body, payload, timeoutMs, done) {

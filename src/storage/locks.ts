@@ -69,15 +69,15 @@ export function createLocks(options: {
   const ours = new Set<VmId>();
   let timer: Timer | null = null;
 
-  function noticeHolder(record: ObjectRecord): void {
-    if (record.kind === 'disk') return;
+  function noticeHolder(record: ObjectRecord, previous: ObjectRecord | null): void {
     if (record.kind === 'namespace' && record.lock.holder === self) ours.add(record.vm);
-    else ours.delete(record.vm);
+    // Disks, and what is left of them, say nothing about the lock.
+    else if (record.kind === 'namespace' || previous?.kind === 'namespace') ours.delete(record.vm);
   }
 
-  for (const record of directory.namespaces()) noticeHolder(record);
-  directory.onChange((record) => {
-    noticeHolder(record);
+  for (const record of directory.namespaces()) noticeHolder(record, null);
+  directory.onChange((record, previous) => {
+    noticeHolder(record, previous);
     const epoch = adoptions.get(record.vm);
     if (epoch !== undefined) adopt(record.vm, epoch);
   });

@@ -136,7 +136,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     safetyMarginMs: timings.safetyMarginMs,
     confirm: askToConfirm,
     repair: (vm, epoch) => locks.repair(vm, epoch),
-    beatNow: () => heartbeats.beatNow(),
+    beatNow: (hosts) => heartbeats.beatNow(hosts),
   });
   const heartbeats: Heartbeats = createHeartbeats({
     peer,

@@ -53,12 +53,14 @@ export function createVmObjects(options: {
   const { peer, clock, random, log, directory, records, locks } = options;
   const names = new Set<string>();
   const cleaning = new Set<VmId>();
-  /** VMs that are being made or removed, by somebody. */
-  const unready = new Set<VmId>();
+  /** VMs that are being made or removed, by somebody, and since when this host knows. */
+  const unready = new Map<VmId, number>();
   let timer: Timer | null = null;
 
   function noticeLifecycle(record: ObjectRecord, previous: ObjectRecord | null): void {
-    if (record.kind === 'namespace' && record.lifecycle !== 'ready') unready.add(record.vm);
+    if (record.kind === 'namespace' && record.lifecycle !== 'ready') {
+      if (!unready.has(record.vm)) unready.set(record.vm, clock.now());
+    }
     // The tombstone of a disk says nothing: its VM is there until its namespace object is gone.
     else if (record.kind === 'namespace' || previous?.kind === 'namespace')
       unready.delete(record.vm);
@@ -246,7 +248,10 @@ export function createVmObjects(options: {
   /** Removes what a host that failed meanwhile has left half-made or half-removed. */
   function janitor(): void {
     timer = clock.after(options.timings.directorySyncMs, janitor);
-    for (const vm of unready) {
+    for (const [vm, sinceMs] of unready) {
+      // The voters protect the lock of a VM that is being made only once its maker has asked them to,
+      // some milliseconds after its first record (one of 2000 was taken for left behind in between).
+      if (clock.now() - sinceMs < options.timings.directorySyncMs) continue;
       const record = directory.namespace(vm);
       if (record === null || cleaning.has(vm) || names.has(record.name)) continue;
       const first = record.voters.map((one) => one.host).find((host) => options.isReachable(host));

@@ -2,7 +2,8 @@
 // that come together are told together.
 
 import type { VmId } from '../model/ids.ts';
-import type { NamespaceRecord } from '../model/record.ts';
+import { sameJson } from '../model/json.ts';
+import type { NamespaceRecord, ObjectRecord } from '../model/record.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Accessibility } from './api.ts';
 import type { Directory } from './directory/directory.ts';
@@ -68,17 +69,22 @@ export function watchVms(options: {
     later();
   });
   directory.onChange((record, previous) => {
+    let isNews = false;
     if (record.kind === 'namespace') {
       const before = previous?.kind === 'namespace' ? previous.metadata : {};
       for (const service of Object.keys(record.metadata)) {
-        if (JSON.stringify(before[service]) === JSON.stringify(record.metadata[service])) continue;
+        if (sameJson(before[service], record.metadata[service])) continue;
         const vms = changed.get(service) ?? new Set();
         changed.set(service, vms.add(record.vm));
+        isNews = true;
       }
     }
     if (record.kind === 'tombstone' && previous?.kind === 'namespace') accessible.delete(record.vm);
-    dirty?.add(record.vm);
-    later();
+    if (previous === null || !needsTheSame(previous, record)) {
+      dirty?.add(record.vm);
+      isNews = true;
+    }
+    if (isNews) later();
   });
 
   return {
@@ -88,4 +94,18 @@ export function watchVms(options: {
       stopped = true;
     },
   };
+}
+
+/** Whether an object is accessible exactly where it was before the change: most changes are of locks,
+ * fences and metadata, and every host hears of each. */
+function needsTheSame(a: ObjectRecord, b: ObjectRecord): boolean {
+  if (a.voters.length !== b.voters.length) return false;
+  const isSameVoters = a.voters.every((voter, index) => {
+    const other = b.voters[index];
+    return voter.host === other?.host && voter.store === other.store;
+  });
+  if (!isSameVoters) return false;
+  if (a.kind === 'namespace' && b.kind === 'namespace') return sameJson(a.disks, b.disks);
+  // The components of a disk never change.
+  return a.kind === 'disk' && b.kind === 'disk' && sameJson(a.inSync, b.inSync);
 }

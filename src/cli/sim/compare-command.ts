@@ -49,6 +49,7 @@ function table(io: Io, rows: readonly ComparisonRow[]): string {
     'updates refused',
     'lost or in conflict',
     'new master knows',
+    'queries',
     'checks failed',
   ];
   const seconds = (ms: number | null, none: string) =>
@@ -61,7 +62,8 @@ function table(io: Io, rows: readonly ComparisonRow[]): string {
     String(row.attemptsFailed),
     String(row.updatesRefused),
     String(row.updatesLost),
-    seconds(row.masterKnowsMs, 'never'),
+    row.masterKnowsMs === null ? 'never' : `${Math.ceil(row.masterKnowsMs)} ms`,
+    String(row.counters.accessibilityQueries),
     String(row.checksFailed),
   ]);
   return columns(io, head, cells);

@@ -44,18 +44,15 @@ function report(io: Io, { result }: ScenarioRun): string {
   const lines = ['', ...resultLines(result, (format, text) => io.style(format, text))];
   const speed = result.simulatedMs / Math.max(1, result.wallMs);
   lines.push(
-    `${result.ok ? io.style('green', 'ok') : io.style('red', 'failed')}: ${result.name} ` +
-      `(seed ${result.seed}, ${result.simulatedMs / 1000} s in ${(result.wallMs / 1000).toFixed(1)} s, ` +
-      `${speed.toFixed(0)} times faster than real time)`,
+    `${(result.wallMs / 1000).toFixed(1)} s, ${speed.toFixed(0)} times faster than real time`,
   );
   return `${lines.join('\n')}\n`;
 }
 
-/** Checks, invariants, counters and restarts: what a golden log ends with. */
-export function resultLines(
-  result: ScenarioResult,
-  style: (format: 'green' | 'red' | 'yellow', text: string) => string = (_, text) => text,
-): string[] {
+type Style = (format: 'green' | 'red' | 'yellow', text: string) => string;
+
+/** Checks, invariants, counters, restarts and the verdict: what a golden log ends with. */
+export function resultLines(result: ScenarioResult, style: Style = (_, text) => text): string[] {
   const lines = result.checks.map(({ check, ok, saw, pending }) => {
     const word = ok
       ? style('green', 'ok')
@@ -78,5 +75,16 @@ export function resultLines(
   }
   const counters = Object.entries(result.counters).map(([name, value]) => `${name} ${value}`);
   lines.push(`counters: ${counters.join(', ')}`);
+  lines.push(`${verdict(result, style)}: ${result.name} (seed ${result.seed}, ${seconds(result)})`);
   return lines;
+}
+
+function verdict(result: ScenarioResult, style: Style): string {
+  if (!result.ok) return style('red', 'failed');
+  const isPending = result.checks.some((check) => check.pending !== undefined);
+  return isPending ? style('yellow', 'pending') : style('green', 'ok');
+}
+
+function seconds({ simulatedMs }: ScenarioResult): string {
+  return `${simulatedMs / 1000} s`;
 }

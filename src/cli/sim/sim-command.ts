@@ -3,6 +3,7 @@
 import { Command } from '@commander-js/extra-typings';
 import type { OpenSession } from '../command.ts';
 import { addCompare } from './compare-command.ts';
+import { addExplore } from './explore-command.ts';
 import { addRun } from './run-command.ts';
 
 export function simCommands(open: OpenSession): Command {
@@ -11,5 +12,6 @@ export function simCommands(open: OpenSession): Command {
   );
   addRun(sim, open);
   addCompare(sim, open);
+  addExplore(sim, open);
   return sim;
 }

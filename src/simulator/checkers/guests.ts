@@ -61,6 +61,18 @@ export class Guests {
     return null;
   }
 
+  /** A lock of the VM is committed: whoever ran under an older one must have been stopped by its
+   * deadline, which has passed. */
+  lockCommitted(vm: VmId, epoch: Epoch): void {
+    for (const [guest, host] of this.#instances(vm).alive) {
+      if (guest.state !== 'running' || guest.epoch >= epoch) continue;
+      this.#report(
+        'stopped-before-next-lock',
+        `${guest.name} still runs on ${host} (epoch ${guest.epoch}), and its lock has epoch ${epoch}`,
+      );
+    }
+  }
+
   /** The hosts that run the VM now. */
   runningOn(vm: VmId): HostId[] {
     return [...this.#instances(vm).alive].flatMap(([guest, host]) =>

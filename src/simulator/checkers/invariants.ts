@@ -91,6 +91,9 @@ export class Invariants implements Observer {
         return;
       case 'disk.inSyncChanged':
         return this.#disks.inSyncChanged(host, point);
+      case 'lock.taken':
+        if (point.byHa) this.#protection.takenByHa(point.vm, point.epoch);
+        return;
       case 'protection.set':
         return this.#protection.set(point.vm, point.protected, point.epoch);
       default:
@@ -119,6 +122,7 @@ export class Invariants implements Observer {
   #committed(record: ObjectRecord, before: ObjectRecord | null | undefined): void {
     if (before === undefined) return;
     if (record.kind === 'namespace') {
+      this.#guests.lockCommitted(record.vm, record.lock.epoch);
       this.#protection.committed(record, before?.kind === 'namespace' ? before : null);
     } else if (record.kind === 'disk') {
       this.#disks.committed(record);

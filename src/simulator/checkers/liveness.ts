@@ -38,6 +38,10 @@ export function liveness(
   );
   return [
     ...down.map(({ name }) => `${name} is on, and its daemon does not work`),
+    ...up.flatMap(({ machine: { name } }) => {
+      const problem = reach.storeProblem(name);
+      return problem === null ? [] : [`the store of ${name} has failed: ${problem}`];
+    }),
     ...parts(world, 'ha', up).flatMap((part) => masterProblems(part)),
     ...expected.flatMap((one) => runProblems(world, up, one, progress)),
     ...expected.flatMap(({ name }) => viewProblems(world, up, reach, name)),

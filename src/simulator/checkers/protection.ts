@@ -48,6 +48,17 @@ export class Protection {
     this.#check(record, before);
   }
 
+  /** HA has taken the lock: what it replaced was protected, and taking changes nothing of that. */
+  takenByHa(vm: VmId, epoch: Epoch): void {
+    const record = this.#record(vm);
+    if (record === null || record.lock.epoch !== epoch || stateOf(record)?.protected === true)
+      return;
+    this.#report(
+      'ha-starts-protected',
+      `HA has taken the lock of ${record.name} at epoch ${epoch}, and its record is not protected`,
+    );
+  }
+
   removed(vm: VmId): void {
     this.#acknowledged.delete(vm);
   }

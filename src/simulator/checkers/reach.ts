@@ -62,10 +62,11 @@ export class Reach {
     return objects.every((object) => this.#canUseObject(from, vm, object));
   }
 
-  /** Whether the device still has the component: what went with a replaced device comes back only
-   * when it is rebuilt. */
+  /** Whether the machine still has the component, and a store that works: what went with a replaced
+   * device comes back only when it is rebuilt. */
   hasComponent(host: HostId, component: ObjectView['components'][number]['component']): boolean {
-    return this.#working.get(host)?.machine.disk.files.has(fileOf(component)) === true;
+    const device = this.#working.get(host)?.machine.disk;
+    return device?.files.has(fileOf(component)) === true && this.storeProblem(host) === null;
   }
 
   #canUseObject(from: HostId, vm: string, { object, voters, components }: ObjectView): boolean {
@@ -81,8 +82,16 @@ export class Reach {
     return stripes.size === 0;
   }
 
+  /** Why the machine's store does nothing, by its own account; null: it works. */
+  storeProblem(host: HostId): string | null {
+    const own = this.#working.get(host)?.host.manager.hosts();
+    const info = own?.find((one) => one.name === host);
+    return info?.storage === 'failed' ? (info.problem ?? 'it does not say why') : null;
+  }
+
   #hears(from: HostId, to: HostId): boolean {
-    return this.#working.has(to) && this.#world.areLinked('storage', from, to);
+    if (!this.#working.has(to) || this.storeProblem(to) !== null) return false;
+    return this.#world.areLinked('storage', from, to);
   }
 
   #ownState(vm: string, object: string, component: string, host: HostId): string | null {

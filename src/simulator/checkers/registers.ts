@@ -4,7 +4,7 @@
 // its order away: every write adds 1 to the revision, and names the record that it was made from. So
 // the history is linearizable if, and as far as contents are known only if,
 // 1. each revision has one content, and the write of n+1 was made from the content of n: a chain;
-//    Only one write is made from nothing, and it begins the chain at a revision of its choice;
+//    Only one write is made from nothing, and it begins the chain, at 0 or 1;
 // 2. each step of the chain was made by one call, which had proposed it before anybody saw it;
 // 3. a call sees no revision older than what had been committed or answered when it was invoked.
 // Proof: put the calls in the order of what they saw, the writer of a revision before its readers,
@@ -85,7 +85,8 @@ export class Registers {
 
   accepting(host: HostId, object: ObjectId, record: ObjectRecord): void {
     const register = this.#register(object);
-    if (record.revision <= register.seen - keptSteps) return;
+    // What is there already, or comes too late ever to be.
+    if (record.revision <= register.seen) return;
     const content = this.#content(register, record);
     const call = this.#open.get(host)?.get(object);
     if (call === undefined) {
@@ -107,7 +108,7 @@ export class Registers {
       this.#say(object, `revision ${later[0]} was committed in a later ballot than ${later[1]}`);
     }
     if (order > 0) register.newest = { ballot, revision };
-    this.#saw(register, revision);
+    this.#saw(object, register, revision);
   }
 
   returned(host: HostId, { object, call: number, outcome, record, read }: Returned): void {
@@ -130,7 +131,7 @@ export class Registers {
     this.#checkStep(object, register, record.revision, read, call);
     if (content !== null) this.#claim(object, content, call);
     this.#wroteOnly(object, register, call, content);
-    this.#saw(register, record.revision);
+    this.#saw(object, register, record.revision);
   }
 
   #checkStep(
@@ -141,13 +142,13 @@ export class Registers {
     call: Call,
   ): void {
     if (read !== null && revision === read.revision + 1) return;
-    if (read === null && (register.first ?? revision) === revision) {
+    if (read === null && revision <= 1 && (register.first ?? revision) === revision) {
       register.first = revision;
       return;
     }
-    const from = read === null ? 'nothing, as was' : 'revision';
-    const other = read === null ? register.first : read.revision;
-    this.#say(object, `${call.name} made revision ${revision} from ${from} ${other}`);
+    const first = register.first === null ? '' : `, and so was ${register.first}`;
+    const from = read === null ? `nothing${first}` : `revision ${read.revision}`;
+    this.#say(object, `${call.name} made revision ${revision} from ${from}`);
   }
 
   #checkRead(object: ObjectId, register: Register, call: Call, read: ObjectRecord | null): void {
@@ -157,7 +158,7 @@ export class Registers {
       this.#say(object, `${call.name} read ${what}; before it began there was ${call.floor}`);
     }
     if (read !== null) this.#fix(object, register, read, `read by ${call.name}`);
-    this.#saw(register, revision);
+    this.#saw(object, register, revision);
   }
 
   /** Somebody saw this record as the register's content. */
@@ -194,7 +195,9 @@ export class Registers {
     for (const content of call.proposed) {
       if (content === own) continue;
       content.candidates.delete(call);
-      if (register.chain.get(content.revision) === content) this.#checkWriters(object, content);
+      const { revision } = content;
+      if (register.chain.get(revision) === content) this.#checkWriters(object, content);
+      else if (revision < register.seen) this.#checkGap(object, register, revision);
     }
   }
 
@@ -206,8 +209,19 @@ export class Registers {
     );
   }
 
-  #saw(register: Register, revision: number): void {
+  /** A step whose content nobody has told: at least somebody may have made it. */
+  #checkGap(object: ObjectId, register: Register, revision: number): void {
+    if (register.chain.has(revision)) return;
+    const contents = register.contents.get(revision) ?? [];
+    if (contents.some((one) => one.writer !== null || one.candidates.size > 0)) return;
+    this.#say(object, `revision ${revision} is passed, and nobody can have written it`);
+  }
+
+  #saw(object: ObjectId, register: Register, revision: number): void {
     if (revision <= register.seen) return;
+    // A chain begins at 0 or 1.
+    const next = Math.max(1, register.seen + 1);
+    for (let gap = next; gap < revision; gap += 1) this.#checkGap(object, register, gap);
     const from = Math.max(0, register.seen - keptSteps);
     register.seen = revision;
     for (let old = from; old <= revision - keptSteps; old += 1) {

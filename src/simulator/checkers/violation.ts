@@ -6,6 +6,10 @@ export const invariantNames = [
   'single-instance',
   /** A guest that runs was begun under its VM's lock. */
   'started-with-lock',
+  /** When a newer lock of its VM is committed, a guest of an older one stands still. */
+  'stopped-before-next-lock',
+  /** HA takes the lock only of what is protected at that very step. */
+  'ha-starts-protected',
   /** No guest reads what its truth forbids. */
   'no-lost-write',
   /** What an older epoch wrote changes nothing that a newer one has begun to read. */

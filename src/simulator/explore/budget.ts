@@ -48,6 +48,10 @@ export class Budget implements Observer {
     world.observe(this);
   }
 
+  get lostDisks(): ReadonlySet<string> {
+    return this.#lost;
+  }
+
   reached(_machine: Machine, point: Point): void {
     if (point.at !== 'register.accepting' && point.at !== 'register.committed') return;
     const { object, ballot, record } = point;

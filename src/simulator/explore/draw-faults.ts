@@ -22,6 +22,7 @@ type Kind =
   | 'crash'
   | 'blackout'
   | 'daemon'
+  | 'upgrade'
   | 'freeze'
   | 'partition'
   | 'isolate'
@@ -39,6 +40,7 @@ const usual: Readonly<Record<Kind, number>> = {
   crash: 6,
   blackout: 1,
   daemon: 5,
+  upgrade: 1.5,
   freeze: 4,
   partition: 6,
   isolate: 4,
@@ -124,6 +126,8 @@ function drawFault(random: SeededRandom, swarm: Swarm, stage: Stage): Act[] {
       return blackout(random, stage, lastsMs);
     case 'daemon':
       return until({ kind: 'stopDaemon', host }, { kind: 'startDaemon', host });
+    case 'upgrade':
+      return upgrade(random, stage);
     case 'freeze':
       return [{ afterMs: 0, step: { kind: 'freeze', host, forMs: lastsMs } }];
     case 'partition':
@@ -164,6 +168,19 @@ function blackout(random: SeededRandom, stage: Stage, lastsMs: number): Act[] {
     { afterMs: Math.floor(random.next() * togetherMs), step: { kind: 'crash', host } },
     { afterMs: lastsMs + Math.floor(random.next() * 3000), step: { kind: 'boot', host } },
   ]);
+}
+
+/** All daemons are started anew, one after the other or nearly so. */
+function upgrade(random: SeededRandom, stage: Stage): Act[] {
+  const gapMs = random.pick([50, 400, 2000]);
+  const downMs = random.pick([20, 200, 1500]);
+  return stage.hosts.flatMap(({ name: host }, index): Act[] => {
+    const afterMs = Math.floor(index * gapMs * random.next());
+    return [
+      { afterMs, step: { kind: 'stopDaemon', host } },
+      { afterMs: afterMs + downMs, step: { kind: 'startDaemon', host } },
+    ];
+  });
 }
 
 /** Two sides, or three; at least two of them with somebody. */

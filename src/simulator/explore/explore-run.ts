@@ -3,15 +3,17 @@
 // everything must be as it should be: a protocol that never does anything wrong by never doing
 // anything would pass the first part.
 
-import type { NetworkChoice } from '../../scenario/scenario.ts';
-import type { Violation } from '../checkers/violation.ts';
+import { Invariants, type Violation } from '../checkers/invariants.ts';
+import { liveness } from '../checkers/liveness.ts';
 import { createWorld, setUp } from '../run/set-up.ts';
 import type { World } from '../world/world.ts';
+import { dueVms } from './due.ts';
 import { type Done, Faults } from './faults.ts';
 import type { Plan } from './plan.ts';
-import { Invariants, liveness } from './stand-in.ts';
 
 export interface ExploreOptions {
+  /** Only the story: it ends without a look at what becomes of the cluster afterwards. */
+  readonly isStoryOnly?: boolean;
   readonly settle: () => void;
   readonly log: ((line: string) => void) | null;
 }
@@ -31,6 +33,8 @@ export interface Exploration {
 
 /** After the faults have stopped. */
 const recoverWithinMs = 120_000;
+/** A guest that has ended soon after each of its starts is not started again for as long as five minutes. */
+const longestPauseMs = 300_000;
 const lookEachMs = 1000;
 
 /** Runs the plan; to be called outside of all promises. */
@@ -39,32 +43,38 @@ export function explore(plan: Plan, options: ExploreOptions): Exploration {
   const world = createWorld(scenario, { ...options, workload: plan.workload });
   const invariants = new Invariants(world);
   const faults = new Faults(world, plan);
-  const isBroken = () => relevant(plan, invariants.violations).length > 0;
+  const violations = () => relevant(plan, invariants.violations);
+  const isBroken = () => violations().length > 0;
   let livenessProblems = setUp(world, scenario);
   if (livenessProblems.length === 0 && !isBroken()) {
-    faults.begin();
-    for (const step of scenario.steps) {
-      advance(world, step.atMs, isBroken);
-      if (isBroken()) break;
-      faults.apply(step);
-    }
-    advance(world, scenario.durationMs, isBroken);
-    faults.end();
-    if (!isBroken()) livenessProblems = recover(world, plan, isBroken);
+    tellStory(world, plan, faults, isBroken);
+    if (options.isStoryOnly !== true)
+      livenessProblems = recover(world, plan, invariants, faults.lostDisks, isBroken);
   }
   invariants.finish();
-  const violations = relevant(plan, invariants.violations);
   return {
     seed: scenario.seed,
-    violations,
-    livenessProblems: violations.length > 0 ? [] : livenessProblems,
+    violations: violations(),
+    livenessProblems: isBroken() ? [] : livenessProblems,
     simulatedMs: world.time.now(),
     events: world.time.events,
     done: faults.done,
   };
 }
 
-/** In steps, so that a violation ends the run soon. */
+function tellStory(world: World, plan: Plan, faults: Faults, isBroken: () => boolean): void {
+  const { steps, durationMs } = plan.scenario;
+  faults.begin();
+  for (const step of steps) {
+    advance(world, step.atMs, isBroken);
+    if (isBroken()) return;
+    faults.apply(step);
+  }
+  advance(world, durationMs, isBroken);
+  faults.end();
+}
+
+/** In pieces, so that a violation ends the run soon. */
 function advance(world: World, untilMs: number, isOver: () => boolean): void {
   let atMs = world.nowMs();
   while (atMs < untilMs && !isOver()) {
@@ -76,26 +86,40 @@ function advance(world: World, untilMs: number, isOver: () => boolean): void {
 /** Where disks are lost without mercy, what was on them is. */
 function relevant(plan: Plan, violations: readonly Violation[]): readonly Violation[] {
   if (plan.mercy !== 'none') return violations;
-  const lossless = ['single-instance', 'started-with-lock', 'no-stale-write'];
-  return violations.filter((one) => lossless.includes(one.invariant));
+  const unconditional = ['single-instance', 'started-with-lock', 'no-stale-write'];
+  return violations.filter((one) => unconditional.includes(one.invariant));
 }
 
 /** Heals what is not abandoned, and says what is still wrong after all the time for it. */
-function recover(world: World, plan: Plan, isOver: () => boolean): string[] {
+function recover(
+  world: World,
+  plan: Plan,
+  invariants: Invariants,
+  lost: ReadonlySet<string>,
+  isBroken: () => boolean,
+): string[] {
+  if (isBroken() || plan.mercy === 'none') return [];
   world.tell('the faults stop');
-  healAll(world, plan.abandoned);
-  const endMs = world.nowMs() + recoverWithinMs;
-  const problems = () => (plan.mercy === 'none' ? [] : liveness(world, plan.scenario));
-  while (world.nowMs() < endMs && !isOver()) {
-    advance(world, world.nowMs() + lookEachMs, isOver);
-    if (problems().length === 0) return [];
+  healAll(world, plan);
+  const problems = () => liveness(world, dueVms(world, invariants.ledger, lost), invariants);
+  const beganMs = world.nowMs();
+  const limitMs = () => recoverWithinMs + (hasPause(world) ? longestPauseMs : 0);
+  while (world.nowMs() - beganMs < limitMs()) {
+    advance(world, world.nowMs() + lookEachMs, isBroken);
+    if (isBroken() || problems().length === 0) return [];
   }
-  return isOver() ? [] : problems();
+  return problems();
 }
 
-function healAll(world: World, abandoned: readonly string[]): void {
-  const both: NetworkChoice = 'both';
-  world.heal(both);
+/** Some master waits before it starts a VM once more, not for anything that is missing. */
+function hasPause(world: World): boolean {
+  return world.machines.some((machine) =>
+    machine.host?.manager.status().waiting.some((entry) => entry.reason === 'retry'),
+  );
+}
+
+function healAll(world: World, { abandoned, scenario }: Plan): void {
+  world.heal('both');
   for (const machine of world.machines) {
     const { disk } = machine;
     disk.isFull = false;
@@ -108,5 +132,9 @@ function healAll(world: World, abandoned: readonly string[]): void {
     if (disk.isFailed) machine.replaceDisk();
     machine.powerOn();
     machine.startDaemon();
+    for (const { name } of scenario.vms) {
+      const guest = machine.guest(name);
+      if (guest?.isHung === true) guest.exit(false, 'it hung');
+    }
   }
 }

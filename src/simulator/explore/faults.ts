@@ -42,6 +42,11 @@ export class Faults implements Observer {
     world.observe(this);
   }
 
+  /** Hosts whose disks failed. */
+  get lostDisks(): ReadonlySet<string> {
+    return this.#budget.lostDisks;
+  }
+
   /** From now on strikes may happen. */
   begin(): void {
     this.#isOn = true;

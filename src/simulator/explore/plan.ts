@@ -122,7 +122,7 @@ function drawDrift(
   const lease = options['leaseDuration'] ?? timings.leaseDurationMs;
   const margin = options['safetyMargin'] ?? timings.safetyMarginMs;
   const limit = Math.floor(((0.4 * margin) / lease) * 1000) / 1000;
-  const bound = Math.min(limit, random.pick([0, 0, 0.001, 0.005, 0.01, 0.01, 0.05, limit]));
+  const bound = Math.min(limit, random.pick([0, 0, 0, 0.001, 0.01, 0.05, limit, limit]));
   if (bound === 0) return {};
   return Object.fromEntries(
     hosts.map(({ name }) => {

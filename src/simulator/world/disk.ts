@@ -76,12 +76,13 @@ export class VirtualDisk {
   /** The daemon ends, the machine goes on: what was written stays, what was in flight may be torn. */
   kill(): void {
     this.#run += 1;
-    for (const file of this.files.values()) {
+    for (const [name, file] of this.files) {
       for (const change of file.changes) {
         if (change.state !== 'flying') continue;
         change.state = 'written';
-        if (change.kind === 'write')
-          change.bytes = change.bytes.slice(0, this.#random.below(change.bytes.length + 1));
+        if (change.kind !== 'write') continue;
+        const kept = this.#random.below(change.bytes.length + 1);
+        change.bytes = change.bytes.slice(0, wholeSectors(name, change.offset, kept));
       }
       if (file.changes.length > 0) this.#replay(file, file.changes);
     }
@@ -98,11 +99,11 @@ export class VirtualDisk {
     this.#bytesToPowerCut = Number.POSITIVE_INFINITY;
     this.#run += 1;
     this.#incarnation += 1;
-    for (const file of this.files.values()) {
+    for (const [name, file] of this.files) {
       if (file.changes.length > 0) {
         this.#replay(
           file,
-          file.changes.flatMap((change) => this.#survivorsOf(change)),
+          file.changes.flatMap((change) => this.#survivorsOf(name, change)),
         );
         file.changes = [];
       }
@@ -197,7 +198,7 @@ export class VirtualDisk {
     this.#usedBytes += file.content.sizeBytes;
   }
 
-  #survivorsOf(change: Change): Change[] {
+  #survivorsOf(name: string, change: Change): Change[] {
     const random = this.#random;
     if (change.state === 'doomed') return [];
     const fate = random.next();
@@ -205,7 +206,8 @@ export class VirtualDisk {
     if (fate < 0.7 || change.kind === 'resize') return [change];
     const pieces: Change[] = [];
     for (let from = 0; from < change.bytes.length; ) {
-      const length = Math.min(change.bytes.length - from, random.pick([1, 7, 512, 4096]));
+      const drawn = wholeSectors(name, change.offset + from, random.pick([1, 7, 512, 4096]));
+      const length = Math.min(change.bytes.length - from, Math.max(drawn, 1));
       const bytes = change.bytes.subarray(from, from + length);
       if (random.chance(0.5)) pieces.push({ ...change, offset: change.offset + from, bytes });
       from += length;
@@ -213,6 +215,15 @@ export class VirtualDisk {
     return pieces;
   }
 }
+
+/** Sectors of a guest's data are written whole or not at all, as guests may expect of a disk; all other
+ * files are torn anywhere, which is harsher than any device. `length` made longer, to the end of a sector. */
+function wholeSectors(name: string, offset: number, length: number): number {
+  if (!name.endsWith('.data')) return length;
+  return Math.ceil((offset + length) / sectorBytes) * sectorBytes - offset;
+}
+
+const sectorBytes = 512;
 
 class AttachedDisk implements LocalDisk {
   readonly incarnation: string;

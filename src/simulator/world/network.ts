@@ -96,8 +96,12 @@ export class VirtualNetwork {
         this.#connectAll(endpoint);
       },
       send: (to, chunks) => {
-        if (this.#endpoints.get(host) !== endpoint) return false;
-        return this.#send(endpoint, to, chunks);
+        let isSent = true;
+        // Who is frozen in the middle of a line sends what follows when it goes on.
+        receiver.receive(() => {
+          isSent = this.#endpoints.get(host) === endpoint && this.#send(endpoint, to, chunks);
+        });
+        return isSent;
       },
       stop: async () => {
         if (this.#endpoints.get(host) === endpoint) this.detach(host);
@@ -233,21 +237,27 @@ export class VirtualNetwork {
     const direction = session.to(to);
     const atMs = Math.max(this.#time.now() + delayMs, direction.lastArrivalMs);
     direction.lastArrivalMs = atMs;
-    this.#time.at(atMs, () => {
-      if (session.isBroken) return;
-      if (this.isCut(from, to) || direction.stuck.length > 0) {
-        direction.stuck.push(frame);
-        return;
-      }
-      const receiver = to === session.a.host ? session.a : session.b;
-      receiver.receiver.receive(() => {
+    const receiver = to === session.a.host ? session.a : session.b;
+    let hasArrived = false;
+    // One function for both its arrival and its being read: there are more frames than anything else.
+    const proceed = (): void => {
+      if (hasArrived) {
         // A frame that waited while its receiver was frozen is there to be read even if the session has
         // broken meanwhile; but a new session ends the old one for good.
         if (session.isBroken && receiver.sessions.has(from)) return;
         this.delivered += 1;
         receiver.events?.frame(from, frame);
-      });
-    });
+        return;
+      }
+      if (session.isBroken) return;
+      if (this.isCut(from, to) || direction.stuck.length > 0) {
+        direction.stuck.push(frame);
+        return;
+      }
+      hasArrived = true;
+      receiver.receiver.receive(proceed);
+    };
+    this.#time.at(atMs, proceed);
   }
 
   #sendAgain(session: Session, from: HostId, to: HostId): void {

@@ -39,7 +39,9 @@ export class Pages {
       const count = Math.min(pageBytes - within, bytes.length - done);
       const index = (at - within) / pageBytes;
       touched?.add(index);
-      this.#own(index, other).set(bytes.subarray(done, done + count), within);
+      const piece = bytes.subarray(done, done + count);
+      if (count < pageBytes) this.#own(index, other).set(piece, within);
+      else this.#pages.set(index, piece.slice()); // nothing of the page before is left
       done += count;
     }
     this.sizeBytes = Math.max(this.sizeBytes, offset + bytes.length);

@@ -41,7 +41,8 @@ export class Names {
       for (const { id, name } of manager.vms()) {
         this.#names.set(id, name);
         for (const object of manager.vm(id).objects) {
-          this.#names.set(object.object, `${name}/${object.name}`);
+          const part = object.kind === 'namespace' ? object.kind : object.name;
+          this.#names.set(object.object, `${name}/${part}`);
         }
       }
     }

@@ -27,12 +27,69 @@ class Scheduled implements Timer {
   }
 }
 
+const pageMs = 2;
+
+/**
+ * What is due, in order. A calendar, of which only the page that is open is kept sorted: most events are
+ * frames that are due within half a millisecond, and most timers are cancelled before their page is
+ * opened. (With 10,000 VMs one heap of everything took a seventh of all time.)
+ */
+class Calendar {
+  /** A heap of all events before `#openUntilMs`. */
+  readonly #open: Scheduled[] = [];
+  #openUntilMs = 0;
+  readonly #pages = new Map<number, Scheduled[]>();
+  /** A heap of the numbers of these pages. */
+  readonly #numbers: number[] = [];
+
+  add(event: Scheduled): void {
+    if (event.atMs < this.#openUntilMs) {
+      push(this.#open, event, isBefore);
+      return;
+    }
+    const number = Math.floor(event.atMs / pageMs);
+    const page = this.#pages.get(number);
+    if (page !== undefined) page.push(event);
+    else {
+      this.#pages.set(number, [event]);
+      push(this.#numbers, number, isLess);
+    }
+  }
+
+  /** The first event that is not cancelled, which stays; undefined where there is none. */
+  first(): Scheduled | undefined {
+    for (;;) {
+      const event = this.#open[0];
+      if (event === undefined) {
+        if (!this.#openNext()) return undefined;
+      } else if (event.callback === null) pop(this.#open, isBefore);
+      else return event;
+    }
+  }
+
+  takeFirst(): void {
+    pop(this.#open, isBefore);
+  }
+
+  #openNext(): boolean {
+    const number = this.#numbers[0];
+    if (number === undefined) return false;
+    pop(this.#numbers, isLess);
+    for (const event of this.#pages.get(number) ?? []) {
+      if (event.callback !== null) push(this.#open, event, isBefore);
+    }
+    this.#pages.delete(number);
+    this.#openUntilMs = (number + 1) * pageMs;
+    return true;
+  }
+}
+
 export class VirtualTime {
   /** Events that have happened. */
   events = 0;
   #nowMs = 0;
   #order = 0;
-  readonly #heap: Scheduled[] = [];
+  readonly #calendar = new Calendar();
   readonly #settle: () => void;
 
   /** `settle` runs all promise reactions that are due, before it returns. */
@@ -51,25 +108,22 @@ export class VirtualTime {
 
   at(atMs: number, callback: () => void, receiver: Receiver | null = null): Timer {
     const scheduled = new Scheduled(atMs, this.#order++, callback, receiver);
-    push(this.#heap, scheduled);
+    this.#calendar.add(scheduled);
     return scheduled;
   }
 
   /** Lets the next event happen if it is due by `untilMs`; false where there is none. */
   step(untilMs = Number.POSITIVE_INFINITY): boolean {
-    for (;;) {
-      const next = this.#heap[0];
-      if (next === undefined || next.atMs > untilMs) return false;
-      pop(this.#heap);
-      const { callback, receiver } = next;
-      if (callback === null) continue; // cancelled
-      if (next.atMs > this.#nowMs) this.#nowMs = next.atMs;
-      this.events += 1;
-      if (receiver === null) callback();
-      else receiver.receive(callback);
-      this.#settle();
-      return true;
-    }
+    const next = this.#calendar.first();
+    if (next === undefined || next.atMs > untilMs) return false;
+    this.#calendar.takeFirst();
+    const { callback, receiver } = next;
+    if (next.atMs > this.#nowMs) this.#nowMs = next.atMs;
+    this.events += 1;
+    if (receiver === null) callback?.();
+    else if (callback !== null) receiver.receive(callback);
+    this.#settle();
+    return true;
   }
 
   /** Moves time on, and lets happen what is due. */
@@ -121,32 +175,34 @@ function isBefore(a: Scheduled, b: Scheduled): boolean {
   return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
 }
 
-function push(heap: Scheduled[], event: Scheduled): void {
+function isLess(a: number, b: number): boolean {
+  return a < b;
+}
+
+function push<T>(heap: T[], item: T, isFirst: (a: T, b: T) => boolean): void {
   let index = heap.length;
-  heap.push(event);
+  heap.push(item);
   while (index > 0) {
     const parent = (index - 1) >> 1;
-    const above = heap[parent] as Scheduled;
-    if (!isBefore(event, above)) break;
+    const above = heap[parent] as T;
+    if (!isFirst(item, above)) break;
     heap[index] = above;
     index = parent;
   }
-  heap[index] = event;
+  heap[index] = item;
 }
 
-function pop(heap: Scheduled[]): void {
-  const last = heap.pop() as Scheduled;
+function pop<T>(heap: T[], isFirst: (a: T, b: T) => boolean): void {
+  const last = heap.pop() as T;
   const size = heap.length;
   if (size === 0) return;
   let index = 0;
   for (;;) {
     let child = 2 * index + 1;
     if (child >= size) break;
-    if (child + 1 < size && isBefore(heap[child + 1] as Scheduled, heap[child] as Scheduled)) {
-      child += 1;
-    }
-    const below = heap[child] as Scheduled;
-    if (!isBefore(below, last)) break;
+    if (child + 1 < size && isFirst(heap[child + 1] as T, heap[child] as T)) child += 1;
+    const below = heap[child] as T;
+    if (!isFirst(below, last)) break;
     heap[index] = below;
     index = child;
   }

@@ -10,10 +10,38 @@ import type { Directory } from './directory.ts';
 /** The host answers, and its store is the named one and works. */
 export type StoreReachable = (host: HostId, store: StoreId) => boolean;
 
+const accessible: Accessibility = { accessible: true };
+
 export function objectAccessibility(
   record: ObjectRecord,
   reachable: StoreReachable,
 ): Accessibility {
+  return isAccessible(record, reachable) ? accessible : explain(record, reachable);
+}
+
+/** The usual answer, without the reasons: it is asked for each VM in each look at all of them. */
+function isAccessible(record: ObjectRecord, reachable: StoreReachable): boolean {
+  let there = 0;
+  for (const voter of record.voters) if (reachable(voter.host, voter.store)) there += 1;
+  if (there < majority(record.voters.length)) return false;
+  if (record.kind !== 'disk') return true;
+  const { mirrors } = record.blueprint;
+  const stripes = mirrors[0]?.stripes.length ?? 0;
+  for (let stripe = 0; stripe < stripes; stripe += 1) {
+    const hasCopy = mirrors.some((mirror) => {
+      const component = mirror.stripes[stripe];
+      return (
+        component !== undefined &&
+        record.inSync.includes(component.id) &&
+        reachable(component.host, component.store)
+      );
+    });
+    if (!hasCopy) return false;
+  }
+  return true;
+}
+
+function explain(record: ObjectRecord, reachable: StoreReachable): Accessibility {
   const missing = record.voters.filter((voter) => !reachable(voter.host, voter.store));
   const needed = majority(record.voters.length);
   const there = record.voters.length - missing.length;
@@ -27,7 +55,7 @@ export function objectAccessibility(
       text: `${name} has ${there} of the ${needed} voters that it needs; missing: ${hosts.join(', ')}`,
     };
   }
-  return record.kind === 'disk' ? everyStripe(record, reachable) : { accessible: true };
+  return record.kind === 'disk' ? everyStripe(record, reachable) : accessible;
 }
 
 function everyStripe(record: DiskRecord, reachable: StoreReachable): Accessibility {
@@ -46,7 +74,7 @@ function everyStripe(record: DiskRecord, reachable: StoreReachable): Accessibili
       text: `disk object ${record.name} has no in-sync copy within reach; they are on ${hosts.join(', ')}`,
     };
   }
-  return { accessible: true };
+  return accessible;
 }
 
 /** All objects of the VM, its namespace object first. */
@@ -67,10 +95,10 @@ export function vmAccessibility(
         text: `the record of disk object ${object} is not known here`,
       };
     }
-    const accessible = objectAccessibility(disk, reachable);
-    if (!accessible.accessible) return accessible;
+    const ofDisk = objectAccessibility(disk, reachable);
+    if (!ofDisk.accessible) return ofDisk;
   }
-  return { accessible: true };
+  return accessible;
 }
 
 /** Hosts that hold an in-sync component of any of these disks. */

@@ -74,6 +74,9 @@ export function createComponentStore(options: {
     await removeComponentFiles(disk, id);
   }
 
+  /** By component, what was told last. */
+  const troubles = new Map<string, string>();
+
   /** Runs an async action of a request and answers it. */
   function answer(
     reply: Reply,
@@ -86,10 +89,16 @@ export function createComponentStore(options: {
       return;
     }
     action().then(
-      ([body, payload]) => reply.ok(body, payload),
+      ([body, payload]) => {
+        troubles.delete(what);
+        reply.ok(body, payload);
+      },
       (error: unknown) => {
         const known = explain(error, what);
-        log.warn(known.message, { component: what });
+        // It is asked for again and again while the trouble lasts.
+        const level = troubles.get(what) === known.message ? 'debug' : 'warn';
+        troubles.set(what, known.message);
+        log[level](known.message, { component: what });
         reply.fail(known);
       },
     );

@@ -157,12 +157,14 @@ async function readCopy(disk: LocalDisk, name: string): Promise<SuperblockState 
 
 /** Under another name first: once a file has the superblock's name, it has been whole. */
 async function makeStore(at: StoreLocation): Promise<SuperblockState> {
+  const store = at.random.stream('store');
   const state: SuperblockState = {
     format: 1,
     generation: 1,
     host: at.host,
-    store: storeId(at.random.stream('store').id()),
-    incarnation: incarnation(0),
+    store: storeId(store.id()),
+    // Not 0: a host whose disk was replaced must make no ballot that it has made before.
+    incarnation: incarnation(Math.floor(store.next() * 2 ** 48)),
     longestLeaseMs: 0,
     journalGeneration: 0,
     journalSequence: 0,

@@ -22,7 +22,8 @@ export interface HeardHost {
 export interface Heartbeats {
   start(): void;
   stop(): void;
-  beatNow(): void;
+  /** To these hosts, in addition to the regular beat. */
+  beatNow(hosts: readonly HostId[]): void;
   /** Heard from of late, and connected. */
   isReachable(host: HostId): boolean;
   heardSince(host: HostId): number | null;
@@ -51,13 +52,18 @@ export function createHeartbeats(options: {
   const listeners: (() => void)[] = [];
   let sequence = 0;
   let timer: Timer | null = null;
-  let soon = false;
+  /** Hosts that a heartbeat goes to soon; null: there is no such thing. */
+  let soon: Set<HostId> | null = null;
   /** The stores of the reachable hosts, as of the last look. */
   const reachableBefore = new Map<HostId, StoreReport>();
 
   function beat(): void {
     timer?.cancel();
     timer = clock.after(timings.heartbeatIntervalMs, beat);
+    send(new Set([peer.self, ...options.members()]));
+  }
+
+  function send(receivers: ReadonlySet<HostId>): void {
     sequence += 1;
     sentAt.set(sequence, clock.now());
     for (const [old, at] of sentAt) {
@@ -71,7 +77,6 @@ export function createHeartbeats(options: {
       store: options.store(),
       digest: options.digest(),
     };
-    const receivers = new Set([peer.self, ...options.members()]);
     peer.sendAll(receivers, 'storage.heartbeat', heartbeat as unknown as JsonValue);
     noticeChanges();
   }
@@ -106,12 +111,14 @@ export function createHeartbeats(options: {
     const now = clock.now();
     const known = hosts.get(from);
     const unbroken = known !== undefined && now - known.lastHeardAtMs < timings.suspectAfterMs;
-    hosts.set(from, {
-      lastHeardAtMs: now,
-      sinceMs: unbroken ? known.sinceMs : now,
-      store: heartbeat.store,
-      digest: heartbeat.digest,
-    });
+    const { store, digest } = heartbeat;
+    if (known === undefined) hosts.set(from, { lastHeardAtMs: now, sinceMs: now, store, digest });
+    else {
+      known.lastHeardAtMs = now;
+      if (!unbroken) known.sinceMs = now;
+      known.store = store;
+      known.digest = digest;
+    }
     options.allowLease(heartbeat.leaseDurationMs);
     const number = options.voter().heard(from, heartbeat);
     if (number !== null) {
@@ -133,18 +140,22 @@ export function createHeartbeats(options: {
     holder.acknowledged(from, ack, sent);
   });
 
-  peer.onSession((_host, up) => {
-    if (up) beatNow();
+  peer.onSession((host, up) => {
+    if (up) beatNow([host]);
     else noticeChanges();
   });
 
-  function beatNow(): void {
-    if (soon || timer === null) return;
-    soon = true;
-    clock.defer(() => {
-      soon = false;
-      if (timer !== null) beat();
-    });
+  function beatNow(hosts: readonly HostId[]): void {
+    if (timer === null) return;
+    if (soon === null) {
+      soon = new Set();
+      clock.defer(() => {
+        const receivers = soon;
+        soon = null;
+        if (timer !== null && receivers !== null) send(receivers);
+      });
+    }
+    for (const host of hosts) soon.add(host);
   }
 
   return {

@@ -87,8 +87,8 @@ export function createLeaseHolder(options: {
   ) => void;
   /** A voter did not confirm: find out who holds the lock, and send the record where it misses. */
   readonly repair: (vm: VmId, epoch: Epoch) => void;
-  /** Sends heartbeats now instead of at the next beat. */
-  readonly beatNow: () => void;
+  /** Sends these hosts a heartbeat now instead of at the next beat. */
+  readonly beatNow: (hosts: readonly HostId[]) => void;
 }): LeaseHolder {
   const { clock, log, probe } = options;
   const held = new Map<VmId, Held>();
@@ -247,7 +247,7 @@ export function createLeaseHolder(options: {
         const leases = byVoter.get(voter) ?? new Set();
         byVoter.set(voter, leases.add(lease));
       }
-      options.beatNow();
+      options.beatNow(voters);
     },
     drop(vm) {
       end(vm);

@@ -9,7 +9,7 @@
 // A voter that restarts has forgotten its promises, and one that was cut off may not have heard the
 // renewals of promises that others rely on: both wait for the longest lease they ever granted.
 
-import type { HostId, ObjectId, VmId } from '../../model/ids.ts';
+import type { HostId, ObjectId, StoreId, VmId } from '../../model/ids.ts';
 import {
   type Lock,
   majority,
@@ -22,6 +22,8 @@ import type { Admission } from '../register/admission.ts';
 import type { Heartbeat, VoterNumber } from './messages.ts';
 
 interface Grant {
+  /** Incarnations count starts on one store: a replaced one begins anywhere. */
+  store: StoreId | null;
   incarnation: number;
   sequence: number;
   /** Only moves forward: a later heartbeat may name a shorter lease (another configuration), while
@@ -42,6 +44,8 @@ export interface LeaseVoter extends Admission {
   /** A committed record replaces the accepted one without a vote of this host. */
   learned(current: ObjectRecord | null, next: ObjectRecord): void;
 }
+
+const none: ReadonlySet<VmId> = new Set();
 
 export function createLeaseVoter(options: {
   readonly clock: Clock;
@@ -96,17 +100,18 @@ export function createLeaseVoter(options: {
       if (heartbeat.leaseDurationMs > options.longestLeaseMs()) return null;
       const grant = grants.get(from);
       if (
-        grant !== undefined &&
+        grant?.store === heartbeat.store.id &&
         (heartbeat.incarnation < grant.incarnation ||
           (heartbeat.incarnation === grant.incarnation && heartbeat.sequence <= grant.sequence))
       ) {
         return null;
       }
       grants.set(from, {
+        store: heartbeat.store.id,
         incarnation: heartbeat.incarnation,
         sequence: heartbeat.sequence,
         untilMs: Math.max(grant?.untilMs ?? 0, clock.now() + heartbeat.leaseDurationMs),
-        lapsed: new Set(heartbeat.lapsed),
+        lapsed: heartbeat.lapsed.length === 0 ? none : new Set(heartbeat.lapsed),
       });
       return number(from);
     },

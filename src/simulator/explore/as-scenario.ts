@@ -1,0 +1,74 @@
+// A plan with what was really done in its run, as a scenario that needs no plan any more: budgets have
+// decided, strikes are steps at the time at which they struck, the end of the faults is written out.
+
+import type { Scenario, Step, StepKind } from '../../scenario/scenario.ts';
+import type { Exploration } from './explore-run.ts';
+import type { Plan } from './plan.ts';
+
+const recoverMs = 120_000;
+const afterViolationMs = 1000;
+
+/** `rounded`: how the time of a strike, which is no whole number of milliseconds, becomes one. */
+export function asScenario(
+  plan: Plan,
+  run: Exploration,
+  rounded: (ms: number) => number,
+): Scenario {
+  const { scenario } = plan;
+  const [violation] = run.violations;
+  const steps = run.done.map(({ atMs, step }): Step => ({ atMs: whole(atMs, rounded), ...step }));
+  if (violation !== undefined) {
+    const durationMs = Math.ceil(violation.atMs) + afterViolationMs;
+    return { ...scenario, name: nameOf(plan, violation.invariant), steps, durationMs };
+  }
+  const endMs = scenario.durationMs;
+  const durationMs = endMs + recoverMs;
+  const running = scenario.vms.filter((vm) => vm.powered && vm.protected).map((vm) => vm.name);
+  return {
+    ...scenario,
+    name: nameOf(plan, 'not as it should be after the faults'),
+    steps: [...steps, ...recovery(plan, run).map((step) => ({ atMs: endMs, ...step }))],
+    durationMs,
+    expect: running.map((vm) => ({
+      text: '',
+      kind: 'state',
+      atMs: durationMs,
+      vms: [vm],
+      state: 'running',
+      on: null,
+      for: null,
+    })),
+  };
+}
+
+function nameOf({ scenario }: Plan, what: string): string {
+  return `Found by exploration, seed ${scenario.seed}: ${what}`;
+}
+
+function whole(atMs: number, rounded: (ms: number) => number): number {
+  return Number.isInteger(atMs) ? atMs : Math.max(0, rounded(atMs));
+}
+
+/** What ends all faults, for hosts that are not abandoned. */
+function recovery({ abandoned, scenario }: Plan, { done }: Exploration): StepKind[] {
+  const failed = new Set<string>();
+  for (const { step } of done) {
+    if (step.kind === 'failDisk') failed.add(step.host);
+    if (step.kind === 'repairDisk') failed.delete(step.host);
+  }
+  return [
+    { kind: 'heal', network: 'both' },
+    ...scenario.cluster.hosts.flatMap(({ name: host }): StepKind[] => {
+      if (abandoned.includes(host)) return [{ kind: 'crash', host }];
+      const disk: StepKind = failed.has(host)
+        ? { kind: 'repairDisk', host }
+        : { kind: 'freeDisk', host };
+      return [
+        disk,
+        { kind: 'slowDisk', host, byMs: 0 },
+        { kind: 'boot', host },
+        { kind: 'startDaemon', host },
+      ];
+    }),
+  ];
+}

@@ -1,0 +1,42 @@
+// Which VMs must run when all has been healed that will be: those that are protected by their newest
+// committed record, and whose objects are to be had. Looked up in what was committed, not asked of hosts.
+
+import { haService, protectionKey, readProtection } from '../../model/protection.ts';
+import {
+  components,
+  majority,
+  type NamespaceRecord,
+  type ObjectRecord,
+} from '../../model/record.ts';
+import type { Ledger } from '../checkers/ledger.ts';
+import type { Expected } from '../checkers/liveness.ts';
+import type { World } from '../world/world.ts';
+
+/** `lost`: hosts that have another disk than the one with which the objects were made. */
+export function dueVms(world: World, ledger: Ledger, lost: ReadonlySet<string>): Expected[] {
+  const holds = ({ host }: { readonly host: string }) =>
+    world.machine(host).host !== null && !lost.has(host);
+  return ledger.namespaces().flatMap((record) => {
+    const state = readProtection(record.metadata[haService]?.[protectionKey]);
+    const isDue = state?.protected === true && objectsOf(ledger, record).every(isReachable);
+    return isDue ? [{ name: record.name, shouldRun: true }] : [];
+  });
+
+  function isReachable(record: ObjectRecord | null): boolean {
+    if (record === null) return false;
+    if (record.voters.filter(holds).length < majority(record.voters.length)) return false;
+    if (record.kind !== 'disk') return true;
+    const { mirrors } = record.blueprint;
+    const stripes = mirrors[0]?.stripes ?? [];
+    const isThere = components(record.blueprint).filter(
+      (one) => record.inSync.includes(one.id) && holds(one),
+    );
+    return stripes.every((_, index) =>
+      mirrors.some(({ stripes: own }) => isThere.some((one) => one.id === own[index]?.id)),
+    );
+  }
+}
+
+function objectsOf(ledger: Ledger, record: NamespaceRecord): (ObjectRecord | null)[] {
+  return [record, ...record.disks.map((disk) => ledger.record(disk))];
+}

@@ -1,0 +1,191 @@
+// Deliberate mistakes in the protocols, each as an exchange of a few characters of one source file. They
+// are made in a copy of the compiled program, which `sim explore` must then find something wrong with: a
+// simulator that catches nothing proves nothing. The product's own source knows nothing of them.
+//
+// Not here yet: a change of voters in one jump, because voters can not be changed yet.
+
+export interface PlantedBug {
+  readonly name: string;
+  /** What it breaks, as whoever made the mistake might be told. */
+  readonly why: string;
+  /** Under src/. */
+  readonly file: string;
+  /** Occurs exactly once. */
+  readonly find: string;
+  readonly replace: string;
+  /** A seed that finds it soon, tried first; any other may find it too. */
+  readonly seed: number;
+}
+
+export const plantedBugs: readonly PlantedBug[] = [
+  {
+    name: 'lease without the voters refusal',
+    why: 'a voter lets others end a lock whose holder it has promised to protect',
+    file: 'storage/lease/voter.ts',
+    find: 'if (holder === null) return 0;\n    const now = clock.now();',
+    replace: 'if (holder !== undefined) return 0;\n    const now = clock.now();',
+    seed: 1,
+  },
+  {
+    name: 'voter forgets its promises when it restarts',
+    why: 'after a restart it ends locks at once, though it may have promised not to',
+    file: 'storage/lease/voter.ts',
+    find: 'const cautious = Math.max(startedAtMs, majoritySince(record)) + options.longestLeaseMs();',
+    replace: 'const cautious = 0;',
+    seed: 1,
+  },
+  {
+    name: 'paused guest resumed without a majority',
+    why: 'a lapsed lease is taken for one that has just begun',
+    file: 'manager/runner.ts',
+    find: `async function resume(entry: Entry): Promise<void> {
+    const deadlineMs = storage.leaseDeadline(entry.vm);`,
+    replace: `async function resume(entry: Entry): Promise<void> {
+    const deadlineMs = storage.leaseDeadline(entry.vm) ?? clock.now() + 4000;`,
+    seed: 1,
+  },
+  {
+    name: 'guard gets a later deadline than the lease has',
+    why: 'where the daemon stands still, nobody stops the guest in time',
+    file: 'manager/runner.ts',
+    find: 'entry.guest?.extend(deadlineMs);\n      if (entry.reopening)',
+    replace: 'entry.guest?.extend(deadlineMs + 4000);\n      if (entry.reopening)',
+    seed: 1,
+  },
+  {
+    name: 'no safety margin',
+    why: 'clocks that run at different rates end the lease at different times',
+    file: 'storage/lease/holder.ts',
+    find: '+ options.leaseDurationMs - options.safetyMarginMs;',
+    replace: '+ options.leaseDurationMs;',
+    seed: 1,
+  },
+  {
+    name: 'directory as authority',
+    why: 'a lock is taken in what the directory has of the record, which lags',
+    file: 'storage/locks.ts',
+    find: '...current,\n          lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1) },',
+    replace:
+      '...known(vm),\n          lock: { holder: self, epoch: asEpoch(known(vm).lock.epoch + 1) },',
+    seed: 1,
+  },
+  {
+    name: 'HA starts what is not protected any more',
+    why: 'the record is not looked at in the step that takes the lock',
+    file: 'storage/locks.ts',
+    find: 'if (wanted.onlyIfProtected) assertProtected(current);',
+    replace: '',
+    seed: 1,
+  },
+  {
+    name: 'protection reported without commit',
+    why: 'the master says protected before the record does',
+    file: 'ha/protector.ts',
+    find: 'await this.#storage.setMetadata(vm,',
+    replace: 'this.#storage.setMetadata(vm,',
+    seed: 1,
+  },
+  {
+    name: 'acceptor answers before it is durable',
+    why: 'a loss of power takes back what others count on',
+    file: 'storage/register/acceptor.ts',
+    find: `this.#journal.append(encodeEntry({ object, state }), (error) => {
+      if (error !== null) {`,
+    replace: `answer(null, what);
+    this.#journal.append(encodeEntry({ object, state }), (error) => {
+      register.durableVersion = Math.max(register.durableVersion, version);
+      if (error === null) return;
+      if (error !== null) {`,
+    seed: 1,
+  },
+  {
+    name: 'acceptor forgets its promise when it restarts',
+    why: 'two proposers may both believe that they have a majority',
+    file: 'storage/register/acceptor.ts',
+    find: 'this.#registers.set(entry.object, { state: entry.state, version: 0, durableVersion: 0 });',
+    replace: `this.#registers.set(entry.object, {
+        state: { ...entry.state, promised: entry.state.accepted?.ballot ?? null },
+        version: 0,
+        durableVersion: 0,
+      });`,
+    seed: 1,
+  },
+  {
+    name: 'in-sync change after the acknowledgement',
+    why: 'a write is acknowledged before the record says that a silent copy does not count',
+    file: 'storage/disk/disk.ts',
+    find: 'if (this.closed || this.changing || failing.length === 0) return;',
+    replace: `if (this.closed || this.changing || failing.length === 0) return;
+      for (const copy of failing) copy.drop();`,
+    seed: 1,
+  },
+  {
+    name: 'take-over that skips the disks epoch',
+    why: 'a component lets an older epoch in again',
+    file: 'storage/disk/component.ts',
+    find: 'if (compareFences(fence, meta.fence) < 0) {',
+    replace: 'if (fence.epoch < 0) {',
+    seed: 1,
+  },
+  {
+    name: 'resync joins before it is complete',
+    why: 'the record counts a copy that does not hold everything yet',
+    file: 'storage/disk/disk.ts',
+    find: 'mirror.resync(missed, copy, isCurrent, progress, () => {',
+    replace: `mirror.resync(missed, copy, isCurrent, progress, () => {});
+      Promise.resolve().then(() => {`,
+    seed: 1,
+  },
+  {
+    name: 'returning copy counts without resync',
+    why: 'what it missed is not copied to it',
+    file: 'storage/disk/disk.ts',
+    find: 'const missed = mirror.dirtyRegions();',
+    replace: 'const missed: number[] = [];',
+    seed: 1,
+  },
+  {
+    name: 'FLUSH of one copy only',
+    why: 'the others may lose what was flushed',
+    file: 'storage/disk/mirror.ts',
+    find: 'this.toAll(this.targets(), (copy, landed) => copy.flush(landed), done);',
+    replace: 'this.toAll(this.targets().slice(0, 1), (copy, landed) => copy.flush(landed), done);',
+    seed: 1,
+  },
+  {
+    name: 'loss of un-synced writes not noticed',
+    why: 'a copy whose machine lost power goes on as if nothing was lost',
+    file: 'storage/disk/copy.ts',
+    find: 'if (mayHaveLost && !this.isClean && !this.surviveLoss()) return;',
+    replace: '',
+    seed: 1,
+  },
+  {
+    name: 'no range locks',
+    why: 'a resync overwrites what a guest writes meanwhile',
+    file: 'storage/disk/range-locks.ts',
+    find: 'return (a.exclusive || b.exclusive) && a.from < b.to && b.from < a.to;',
+    replace: 'return a.from > b.to && b.from > a.to;',
+    seed: 1,
+  },
+  {
+    name: 'write-intent cleared too early',
+    why: 'bits are cleared when a write is acknowledged, whoever else still lacks it',
+    file: 'storage/disk/mirror.ts',
+    find: `            finished();
+            release();`,
+    replace: `            finished();
+            for (const copy of this.copies) copy.clearIntent([...this.dirty.keys()]);
+            this.dirty.clear();
+            release();`,
+    seed: 1,
+  },
+  {
+    name: 'not the newest of what a majority has accepted',
+    why: 'a proposer goes on from the first answer, and a chosen record is lost',
+    file: 'storage/register/quorum.ts',
+    find: 'const all = withKnowledge(sorted[0] as Found, promises);',
+    replace: 'const all = withKnowledge(sorted.at(-1) as Found, promises);',
+    seed: 1,
+  },
+];
