@@ -4,7 +4,7 @@
 NODE := node
 SOURCES := $(shell find src -name '*.ts' -not -name '*.test.ts')
 
-.PHONY: golden build setup packages packages-test node24 guest demo test test-unit test-e2e lint bench-sim format clean
+.PHONY: golden explore build setup packages packages-test node24 guest demo test test-unit test-e2e lint bench-sim format clean
 .DELETE_ON_ERROR:
 
 build: dist/.built dist/qemu/guard ## compile the program into dist/
@@ -30,7 +30,11 @@ lint: node_modules/.stamp ## format, lint, types, import rules, unused code
 	@$(NODE) scripts/test.mjs checks
 
 bench-sim: build ## how fast virtual time runs; ARGS="small" for the quick half
-	@$(NODE) bench/sim-speed.mjs $(ARGS)
+	@$(NODE) --max-semi-space-size=64 bench/sim-speed.mjs $(ARGS)
+
+SEEDS := 1000
+explore: build ## random faults on virtual time; SEEDS=100000, ARGS="--minutes 60 --from 5000"
+	@bin/holdfast sim explore --seeds $(SEEDS) $(ARGS)
 
 format: node_modules/.stamp ## put code and imports into shape
 	@$(NODE) node_modules/@biomejs/biome/bin/biome check --write .

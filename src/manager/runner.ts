@@ -33,6 +33,8 @@ interface Entry {
   reopening: boolean;
   /** Another host has the lock: whatever is under way here ends. */
   isLost: boolean;
+  /** What its guest may have written while it was being started is gone. */
+  hasLostWrites: boolean;
   onExit: (() => void) | null;
   /** The end of the VM's queue of steps. */
   steps: Promise<void>;
@@ -133,6 +135,7 @@ export function createRunner(options: {
         );
       }
       probe.reached({ at: 'guest.starting', vm, epoch: locked });
+      entry.hasLostWrites = false; // nobody has seen anything yet
       const guest = await guests.start({
         vm,
         name: view.name,
@@ -147,6 +150,9 @@ export function createRunner(options: {
       // The lease may have moved, lapsed or gone while the process came up.
       const now = storage.leaseDeadline(vm);
       if (entry.isLost) throw new HoldfastError('lock-held', `VM ${view.name}: its lock was lost`);
+      if (entry.hasLostWrites) {
+        throw new HoldfastError('guest-failed', `VM ${view.name}: writes of its guest were lost`);
+      }
       if (!entry.life.become('running', `epoch ${locked}`)) {
         throw new HoldfastError(
           'guest-failed',
@@ -202,6 +208,7 @@ export function createRunner(options: {
       disks: null,
       reopening: false,
       isLost: false,
+      hasLostWrites: false,
       onExit: null,
       steps: Promise.resolve(),
     };
@@ -279,6 +286,11 @@ export function createRunner(options: {
 
   /** The guest believes in writes that are gone, so it must not go on. */
   function writesLost(entry: Entry): void {
+    if (entry.life.is('starting')) {
+      // Its process may be coming up: it is ended when it is there, and before the lock is given back.
+      entry.hasLostWrites = true;
+      return;
+    }
     const lost = 'acknowledged writes that it had not flushed are lost';
     if (entry.guest?.state !== 'running') {
       // One that stands still can not be reset before it goes on, and then it would be too late.

@@ -51,6 +51,9 @@ export interface Peer {
 /** For fewer than so many it costs more to share what is decoded than to decode it for each. */
 const manyHosts = 12;
 
+/** To a one-way message. */
+const noReply: Reply = { ok: () => {}, fail: () => {} };
+
 interface Pending {
   readonly to: HostId;
   readonly type: string;
@@ -104,7 +107,7 @@ export function createPeer(options: {
       settle(frame.requestId, error, frame.body, frame.payload);
       return;
     }
-    const reply = replyTo(from, frame);
+    const reply = frame.kind === 'oneWay' ? noReply : replyTo(from, frame);
     const handler = handlers.get(frame.type);
     if (handler === undefined) {
       reply.fail(new HoldfastError('bad-request', `${self} knows no message "${frame.type}"`));
@@ -121,7 +124,7 @@ export function createPeer(options: {
   }
 
   function replyTo(to: HostId, request: Frame): Reply {
-    let answered = request.kind === 'oneWay';
+    let answered = false;
     const answer = (kind: 'reply' | 'failure', body: JsonValue, payload: Uint8Array) => {
       if (answered) return;
       answered = true;

@@ -53,6 +53,7 @@ export function createServedDisks(options: {
   const waiting = new Map<VmId, (() => void)[]>();
 
   function letThrough(vm: VmId): void {
+    if (waiting.size === 0) return; // nearly always, and it is asked with every extension
     const requests = waiting.get(vm);
     waiting.delete(vm);
     for (const proceed of requests ?? []) proceed();

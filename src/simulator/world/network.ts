@@ -142,7 +142,7 @@ export class VirtualNetwork {
   }
 
   isCut(from: HostId, to: HostId): boolean {
-    return this.#cut.get(from)?.has(to) === true;
+    return this.#cut.size > 0 && this.#cut.get(from)?.has(to) === true;
   }
 
   get isWhole(): boolean {

@@ -27,33 +27,39 @@ class Scheduled implements Timer {
   }
 }
 
+/** Powers of two: their multiples are exact. */
 const pageMs = 2;
+const binsPerPage = 128;
+const binsPerMs = binsPerPage / pageMs;
 
 /**
- * What is due, in order. A calendar, of which only the page that is open is kept sorted: most events are
- * frames that are due within half a millisecond, and most timers are cancelled before their page is
- * opened. (With 10,000 VMs one heap of everything took a seventh of all time.)
+ * What is due, in order. A calendar: its pages are bare lists, of which the one that is open has been
+ * spread over bins, of which again only the first is kept sorted. Most timers are cancelled before their
+ * page is opened; and hosts that were switched on together beat together: 64 of them send 8000
+ * frames that are due within a third of a millisecond. (One heap of everything took a seventh of
+ * all time with 10,000 VMs; one heap per page still 8% with 64 hosts.)
  */
 class Calendar {
-  /** A heap of all events before `#openUntilMs`. */
+  /** A heap of all events before the bin `#nextBin`. */
   readonly #open: Scheduled[] = [];
-  #openUntilMs = 0;
+  /** Of the open page; those before `#nextBin` are empty. */
+  readonly #bins: Scheduled[][] = Array.from({ length: binsPerPage }, () => []);
+  #nextBin = binsPerPage;
+  /** Number of the open page; there is none open before the first. */
+  #openPage = -1;
   readonly #pages = new Map<number, Scheduled[]>();
   /** A heap of the numbers of these pages. */
   readonly #numbers: number[] = [];
 
   add(event: Scheduled): void {
-    if (event.atMs < this.#openUntilMs) {
-      push(this.#open, event, isBefore);
+    const number = Math.floor(event.atMs / pageMs);
+    if (number > this.#openPage) {
+      this.#addToPage(number, event);
       return;
     }
-    const number = Math.floor(event.atMs / pageMs);
-    const page = this.#pages.get(number);
-    if (page !== undefined) page.push(event);
-    else {
-      this.#pages.set(number, [event]);
-      push(this.#numbers, number, isLess);
-    }
+    const bin = binOf(event, this.#openPage);
+    if (bin < this.#nextBin) push(this.#open, event, isBefore);
+    else (this.#bins[bin] as Scheduled[]).push(event);
   }
 
   /** The first event that is not cancelled, which stays; undefined where there is none. */
@@ -61,7 +67,7 @@ class Calendar {
     for (;;) {
       const event = this.#open[0];
       if (event === undefined) {
-        if (!this.#openNext()) return undefined;
+        if (!this.#openNextBin() && !this.#openNextPage()) return undefined;
       } else if (event.callback === null) pop(this.#open, isBefore);
       else return event;
     }
@@ -71,17 +77,46 @@ class Calendar {
     pop(this.#open, isBefore);
   }
 
-  #openNext(): boolean {
+  #addToPage(number: number, event: Scheduled): void {
+    const page = this.#pages.get(number);
+    if (page !== undefined) page.push(event);
+    else {
+      this.#pages.set(number, [event]);
+      push(this.#numbers, number, isLess);
+    }
+  }
+
+  /** The next that is not empty; false if the open page has none. */
+  #openNextBin(): boolean {
+    while (this.#nextBin < binsPerPage) {
+      const bin = this.#bins[this.#nextBin] as Scheduled[];
+      this.#nextBin += 1;
+      if (bin.length === 0) continue;
+      for (const event of bin) if (event.callback !== null) push(this.#open, event, isBefore);
+      bin.length = 0;
+      return true;
+    }
+    return false;
+  }
+
+  #openNextPage(): boolean {
     const number = this.#numbers[0];
     if (number === undefined) return false;
     pop(this.#numbers, isLess);
-    for (const event of this.#pages.get(number) ?? []) {
-      if (event.callback !== null) push(this.#open, event, isBefore);
-    }
+    const page = this.#pages.get(number) ?? [];
     this.#pages.delete(number);
-    this.#openUntilMs = (number + 1) * pageMs;
+    this.#openPage = number;
+    this.#nextBin = 0;
+    for (const event of page) {
+      if (event.callback !== null) (this.#bins[binOf(event, number)] as Scheduled[]).push(event);
+    }
     return true;
   }
+}
+
+/** Where in this page the event belongs; negative for one that is due before it. */
+function binOf(event: Scheduled, page: number): number {
+  return Math.floor((event.atMs - page * pageMs) * binsPerMs);
 }
 
 export class VirtualTime {

@@ -75,6 +75,8 @@ class Disk implements OpenDisk {
   private inFlight = 0;
   private whenIdle: (() => void)[] = [];
   private timer: Timer | null = null;
+  /** When it is next looked after its copies, if there is need; null while it is being opened. */
+  private nextKeepMs: number | null = null;
   /** Copies that the record counts and that are not yet equal to the one that is read. */
   private readonly reconciling = new Set<Copy>();
   /** Attempts to bring copies back, with the regions left. */
@@ -106,6 +108,7 @@ class Disk implements OpenDisk {
     // What was lost is settled: the components need not tell of it again.
     if (taken.some(({ writesLost }) => writesLost))
       for (const mirror of this.mirrors) mirror.flush(() => {});
+    this.nextKeepMs = this.options.clock.now() + this.options.timings.resyncRetryMs;
     this.keep();
     probe.reached({ at: 'disk.opened', object, epoch });
   }
@@ -243,7 +246,7 @@ class Disk implements OpenDisk {
           onReady: () => this.mirror(stripe).retryReads(),
         });
       });
-      return new Mirror(copies, clock, gate);
+      return new Mirror(copies, clock, gate, () => this.keep());
     });
   }
 
@@ -385,6 +388,7 @@ class Disk implements OpenDisk {
   private forgetSync(copy: Copy): void {
     this.syncs.delete(copy.component.id);
     copy.drop();
+    this.keep();
   }
 
   private removeFailing(): void {
@@ -451,15 +455,27 @@ class Disk implements OpenDisk {
     if (compareFences(current.fence, this.fence) !== 0) throw fencedError(current);
   }
 
-  /** What is done all along: bits are cleared, absent copies are brought back. */
+  /**
+   * As long as there is something to do, once per interval: bits are cleared, absent copies are brought
+   * back. To be called when there may be. (A timer for each open disk, whether it is written to or
+   * not, is 10,000 events per second with 10,000 VMs.)
+   */
   private keep(): void {
     const { clock, timings } = this.options;
-    this.timer = clock.after(timings.resyncRetryMs, () => {
+    if (this.closed || this.timer !== null || this.nextKeepMs === null) return;
+    if (!this.mirrors.some((mirror) => mirror.isDirty || mirror.copies.some(isAbsent))) return;
+    // Where intervals went by with nothing to do it keeps to their beat.
+    const intervalMs = timings.resyncRetryMs;
+    const lateMs = clock.now() - this.nextKeepMs;
+    if (lateMs >= 0) this.nextKeepMs += (Math.floor(lateMs / intervalMs) + 1) * intervalMs;
+    this.timer = clock.after(Math.max(0, this.nextKeepMs - clock.now()), () => {
+      this.timer = null;
       if (this.closed) return;
+      this.nextKeepMs = clock.now() + intervalMs;
       for (const mirror of this.mirrors) {
         mirror.clearQuiet(timings.bitmapClearMs);
         for (const copy of mirror.copies) {
-          if (copy.state === 'absent' && this.options.gate.isOpen()) this.bringBack(mirror, copy);
+          if (isAbsent(copy) && this.options.gate.isOpen()) this.bringBack(mirror, copy);
         }
       }
       this.keep();
@@ -569,4 +585,8 @@ function fencedError(current: DiskRecord): HoldfastError {
 
 function stopped(): HoldfastError {
   return new HoldfastError('stopped', 'The disk is closed');
+}
+
+function isAbsent(copy: Copy): boolean {
+  return copy.state === 'absent';
 }

@@ -30,12 +30,15 @@ export class Mirror {
   private waitingReads: (() => void)[] = [];
   private readonly clock: Clock;
   private readonly gate: Gate;
+  private readonly onDirty: () => void;
   private clearing = false;
 
-  constructor(copies: readonly Copy[], clock: Clock, gate: Gate) {
+  /** `onDirty`: there is a region to be cleared later, and there was none. */
+  constructor(copies: readonly Copy[], clock: Clock, gate: Gate, onDirty: () => void) {
     this.copies = copies;
     this.clock = clock;
     this.gate = gate;
+    this.onDirty = onDirty;
   }
 
   read(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
@@ -77,8 +80,13 @@ export class Mirror {
     for (const region of regions) {
       if (!this.dirty.has(region)) {
         this.dirty.set(region, { writes: 0, inFlight: 0, lastWriteAtMs: this.clock.now() });
+        if (this.dirty.size === 1) this.onDirty();
       }
     }
+  }
+
+  get isDirty(): boolean {
+    return this.dirty.size > 0;
   }
 
   dirtyRegions(): number[] {
@@ -246,6 +254,7 @@ export class Mirror {
       if (dirty === undefined) {
         dirty = { writes: 0, inFlight: 0, lastWriteAtMs: 0 };
         this.dirty.set(region, dirty);
+        if (this.dirty.size === 1) this.onDirty();
       }
       dirty.writes += 1;
       dirty.inFlight += 1;

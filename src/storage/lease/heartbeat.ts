@@ -7,7 +7,7 @@ import type { Timings } from '../../model/limits.ts';
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { LeaseHolder } from './holder.ts';
-import type { Heartbeat, HeartbeatAck, StoreReport } from './messages.ts';
+import type { Heartbeat, HeartbeatAckBody, StoreReport } from './messages.ts';
 import type { LeaseVoter } from './voter.ts';
 
 /** What is known of another host from its heartbeats. */
@@ -122,22 +122,18 @@ export function createHeartbeats(options: {
     options.allowLease(heartbeat.leaseDurationMs);
     const number = options.voter().heard(from, heartbeat);
     if (number !== null) {
-      const ack: HeartbeatAck = {
-        incarnation: heartbeat.incarnation,
-        sequence: heartbeat.sequence,
-        number,
-      };
-      peer.send(from, 'storage.heartbeatAck', ack as unknown as JsonValue);
+      const ack: HeartbeatAckBody = [heartbeat.incarnation, heartbeat.sequence, number];
+      peer.send(from, 'storage.heartbeatAck', ack);
     }
     options.onDigest(from, heartbeat.digest);
     if (!unbroken) noticeChanges();
   });
 
   peer.on('storage.heartbeatAck', (from, body) => {
-    const ack = body as unknown as HeartbeatAck;
-    const sent = sentAt.get(ack.sequence);
-    if (ack.incarnation !== options.incarnation || sent === undefined) return;
-    holder.acknowledged(from, ack, sent);
+    const [incarnation, sequence, number] = body as unknown as HeartbeatAckBody;
+    const sent = sentAt.get(sequence);
+    if (incarnation !== options.incarnation || sent === undefined) return;
+    holder.acknowledged(from, { incarnation, sequence, number }, sent);
   });
 
   peer.onSession((host, up) => {

@@ -16,21 +16,22 @@ import type { Log } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { LeaseEvents } from '../api.ts';
 import type { ConfirmAnswer, ConfirmRequest, HeartbeatAck, VoterNumber } from './messages.ts';
+import { Tally } from './tally.ts';
 
-interface Voting {
+/** What a lease and one of its voters have to do with each other. */
+interface Seat {
+  readonly voter: Voter;
   /** Number under which the voter confirmed; null: it has not, or what it confirmed is outdated. */
   confirmed: VoterNumber | null;
-  /** Send time of the newest heartbeat that counts; the voter's promise from it still stands. */
-  countedAtMs: number;
 }
 
 interface Held {
   readonly vm: VmId;
   readonly object: ObjectId;
   readonly epoch: Epoch;
-  readonly voters: ReadonlyMap<HostId, Voting>;
-  /** The same, to go through quickly: it is done at each acknowledgement. */
-  readonly votings: readonly Voting[];
+  readonly seats: readonly Seat[];
+  /** Where the tally counts the votes for it. */
+  readonly slot: number;
   /** `seeking`: no valid lease, but asking for one; not listed. `lapsed`: listed if its guest is known
    * to stand still; if not, the others wait for the lease to run out, the safety margin included. */
   state: 'seeking' | 'valid' | 'lapsed';
@@ -42,7 +43,26 @@ interface Held {
   seekingSinceMs: number;
   everValid: boolean;
   deadlineMs: number;
-  timer: Timer | null;
+}
+
+/** Another host, or this one, as a voter for locks of this one. */
+interface Voter {
+  readonly host: HostId;
+  /** The newest. */
+  ack: Acknowledged | null;
+  readonly leases: Set<Held>;
+  isAsked: boolean;
+  /** For which leases it counts as long as nothing but its acknowledgements changes: what these say
+   * is then counted without a look at the leases. Null: to be found out. */
+  standing: Standing | null;
+}
+
+interface Standing {
+  /** In the tally. */
+  readonly places: readonly number[];
+  readonly width: number;
+  /** Some lock that it has not confirmed is still to be asked for. */
+  readonly hasOpen: boolean;
 }
 
 interface Acknowledged {
@@ -92,38 +112,89 @@ export function createLeaseHolder(options: {
 }): LeaseHolder {
   const { clock, log, probe } = options;
   const held = new Map<VmId, Held>();
-  const byVoter = new Map<HostId, Set<Held>>();
+  /** By slot of the tally. */
+  const bySlot: Held[] = [];
+  const tally = new Tally();
+  const voters = new Map<HostId, Voter>();
   const disowned = new Set<VmId>();
-  const acks = new Map<HostId, Acknowledged>();
-  const asking = new Set<HostId>();
   const listeners: LeaseEvents[] = [];
   let lastSequence = 0;
+  /** One for all leases, for the earliest of their deadlines when it was set, or earlier: they move on
+   * with every beat. */
+  let timer: Timer | null = null;
+  let timerAtMs = Number.POSITIVE_INFINITY;
 
   function announce(event: (listener: LeaseEvents) => void): void {
     for (const listener of listeners) event(listener);
   }
 
-  function count(lease: Held, voter: HostId): void {
-    const voting = lease.voters.get(voter);
-    const ack = acks.get(voter);
-    if (voting === undefined || ack === undefined) return;
-    if (ack.sequence < lease.firstSequence || voting.confirmed !== ack.number) return;
-    voting.countedAtMs = Math.max(voting.countedAtMs, ack.sentAtMs);
+  function voterOf(host: HostId): Voter {
+    let voter = voters.get(host);
+    if (voter === undefined) {
+      voter = { host, ack: null, leases: new Set(), isAsked: false, standing: null };
+      voters.set(host, voter);
+    }
+    return voter;
   }
 
-  function recompute(lease: Held): void {
+  /** To be called with every change of what may count for the lease. */
+  function unsettle(lease: Held): void {
+    for (const { voter } of lease.seats) voter.standing = null;
+  }
+
+  /** Nothing that was confirmed or acknowledged so far counts. */
+  function clear(lease: Held): void {
+    tally.clear(lease.slot);
+    for (const seat of lease.seats) seat.confirmed = null;
+    unsettle(lease);
+  }
+
+  function counts(lease: Held, seat: Seat, ack: Acknowledged): boolean {
+    return ack.sequence >= lease.firstSequence && seat.confirmed === ack.number;
+  }
+
+  function isOpen(lease: Held, seat: Seat, ack: Acknowledged): boolean {
+    return lease.state !== 'lapsed' && seat.confirmed !== ack.number;
+  }
+
+  function standingOf(voter: Voter, ack: Acknowledged): Standing {
+    const { standing } = voter;
+    if (standing !== null && standing.width === tally.width) return standing;
+    const places: number[] = [];
+    let hasOpen = false;
+    for (const lease of voter.leases) {
+      lease.seats.forEach((seat, index) => {
+        if (seat.voter !== voter) return;
+        if (counts(lease, seat, ack)) places.push(tally.place(lease.slot, index));
+        if (isOpen(lease, seat, ack)) hasOpen = true;
+      });
+    }
+    voter.standing = { places, width: tally.width, hasOpen };
+    return voter.standing;
+  }
+
+  /** Breaks off where the standing is outdated. */
+  function countAll(voter: Voter, standing: Standing, sentAtMs: number): void {
+    for (const place of standing.places) {
+      if (!tally.count(place, sentAtMs)) continue;
+      extend(bySlot[tally.slotOf(place)] as Held);
+      if (voter.standing !== standing) return;
+    }
+  }
+
+  /** The majority of its voters has become fresher. */
+  function extend(lease: Held): void {
     if (lease.state === 'lapsed') return;
-    const deadlineMs =
-      oldestOfMajority(lease.votings) + options.leaseDurationMs - options.safetyMarginMs;
+    const deadlineMs = tally.oldest(lease.slot) + options.leaseDurationMs - options.safetyMarginMs;
     if (deadlineMs <= clock.now()) return; // the timer decides about a lapse
     if (lease.state === 'valid' && deadlineMs <= lease.deadlineMs) return;
     const before = lease.state;
     lease.state = 'valid';
     lease.deadlineMs = deadlineMs;
-    arm(lease);
+    if (deadlineMs < timerAtMs) arm(deadlineMs);
     if (before === 'valid' || !lease.everValid) {
       lease.everValid = true;
-      announce((listener) => listener.extended(lease.vm, deadlineMs));
+      for (const listener of listeners) listener.extended(lease.vm, deadlineMs);
     } else {
       log.debug(`lease of ${lease.vm} is valid again`, { vm: lease.vm, epoch: lease.epoch });
       probe.reached({ at: 'lease.regained', vm: lease.vm, epoch: lease.epoch });
@@ -131,16 +202,27 @@ export function createLeaseHolder(options: {
     }
   }
 
-  function arm(lease: Held): void {
-    if (lease.timer !== null) return;
-    lease.timer = clock.after(Math.max(0, lease.deadlineMs - clock.now()), () => {
-      lease.timer = null;
-      if (held.get(lease.vm) !== lease || lease.state !== 'valid') return;
+  function arm(atMs: number): void {
+    timer?.cancel();
+    timerAtMs = atMs;
+    timer = clock.after(Math.max(0, atMs - clock.now()), () => {
+      timer = null;
+      timerAtMs = Number.POSITIVE_INFINITY;
+      lapseDue();
+    });
+  }
+
+  function lapseDue(): void {
+    const now = clock.now();
+    let nextMs = Number.POSITIVE_INFINITY;
+    for (const lease of [...held.values()]) {
+      if (held.get(lease.vm) !== lease || lease.state !== 'valid') continue;
       // Within the last half millisecond is the end: early is the safe side, and a timer may not be
       // able to wait for less.
-      if (lease.deadlineMs - clock.now() > 0.5) arm(lease);
+      if (lease.deadlineMs - now > 0.5) nextMs = Math.min(nextMs, lease.deadlineMs);
       else lapse(lease);
-    });
+    }
+    if (nextMs < timerAtMs) arm(nextMs);
   }
 
   function lapse(lease: Held): void {
@@ -151,7 +233,7 @@ export function createLeaseHolder(options: {
     lease.state = 'lapsed';
     lease.standsStill = false;
     lease.lapse += 1;
-    for (const voting of lease.votings) reset(voting);
+    clear(lease);
     probe.reached({ at: 'lease.lapsed', vm: lease.vm, epoch: lease.epoch });
     const { lapse: thisLapse } = lease;
     const stoodStill = () => {
@@ -161,77 +243,79 @@ export function createLeaseHolder(options: {
   }
 
   /** Asks a voter about all locks that it has not confirmed under its present number. */
-  function askFor(voter: HostId): void {
-    const ack = acks.get(voter);
-    if (ack === undefined || asking.has(voter)) return;
-    const open = [...(byVoter.get(voter) ?? [])].filter((lease) => {
-      const voting = lease.voters.get(voter);
-      return (
-        voting !== undefined &&
-        lease.state !== 'lapsed' &&
-        ack.sequence >= lease.firstSequence &&
-        voting.confirmed !== ack.number
-      );
-    });
+  function askFor(voter: Voter, ack: Acknowledged): void {
+    if (voter.isAsked) return;
+    const open: { readonly lease: Held; readonly seat: number; readonly firstSequence: number }[] =
+      [];
+    for (const lease of voter.leases) {
+      const { firstSequence } = lease;
+      if (ack.sequence < firstSequence) continue;
+      lease.seats.forEach((one, seat) => {
+        if (one.voter === voter && isOpen(lease, one, ack))
+          open.push({ lease, seat, firstSequence });
+      });
+    }
     if (open.length === 0) return;
-    asking.add(voter);
-    const locks = open.map((lease) => ({ object: lease.object, epoch: lease.epoch }));
-    const sequences = new Map(open.map((lease) => [lease, lease.firstSequence]));
-    options.confirm(voter, { locks }, (answer) => {
-      asking.delete(voter);
+    voter.isAsked = true;
+    const locks = open.map(({ lease }) => ({ object: lease.object, epoch: lease.epoch }));
+    options.confirm(voter.host, { locks }, (answer) => {
+      voter.isAsked = false;
       if (answer === null) return; // asked again at the next acknowledgement
       const confirmed = new Set(answer.confirmed);
-      for (const lease of open) {
-        const voting = lease.voters.get(voter);
+      for (const { lease, seat, firstSequence } of open) {
         // A lapse in between makes this confirmation one of an older time.
-        const current =
+        const isCurrent =
           held.get(lease.vm) === lease &&
           lease.state !== 'lapsed' &&
-          sequences.get(lease) === lease.firstSequence;
-        if (voting === undefined || !current) continue;
-        if (confirmed.has(lease.object)) {
-          voting.confirmed = answer.number;
-          count(lease, voter);
-          recompute(lease);
-        } else {
-          voting.confirmed = null;
+          firstSequence === lease.firstSequence;
+        if (!isCurrent) continue;
+        unsettle(lease);
+        if (confirmed.has(lease.object)) confirmedBy(lease, seat, answer.number);
+        else {
+          (lease.seats[seat] as Seat).confirmed = null;
           options.repair(lease.vm, lease.epoch);
         }
       }
     });
   }
 
+  function confirmedBy(lease: Held, index: number, number: VoterNumber): void {
+    const seat = lease.seats[index] as Seat;
+    seat.confirmed = number;
+    const { ack } = seat.voter;
+    if (ack === null || !counts(lease, seat, ack)) return;
+    if (tally.count(tally.place(lease.slot, index), ack.sentAtMs)) extend(lease);
+  }
+
   function answering(lease: Held): boolean {
     const now = clock.now();
-    const fresh = [...lease.voters.keys()].filter((voter) => {
-      const ack = acks.get(voter);
-      return ack !== undefined && now - ack.sentAtMs < options.leaseDurationMs / 2;
-    });
-    return fresh.length >= majority(lease.voters.size);
+    const fresh = lease.seats.filter(
+      ({ voter: { ack } }) => ack !== null && now - ack.sentAtMs < options.leaseDurationMs / 2,
+    );
+    return fresh.length >= majority(lease.seats.length);
   }
 
   function end(vm: VmId): Held | undefined {
     const lease = held.get(vm);
     if (lease === undefined) return undefined;
-    lease.timer?.cancel();
+    unsettle(lease);
     held.delete(vm);
-    for (const voter of lease.voters.keys()) byVoter.get(voter)?.delete(lease);
+    tally.close(lease.slot);
+    for (const { voter } of lease.seats) voter.leases.delete(lease);
     return lease;
   }
 
   return {
-    hold(vm, object, epoch, voters) {
+    hold(vm, object, epoch, voting) {
       end(vm);
       disowned.delete(vm);
-      const votings = new Map(
-        voters.map((voter) => [voter, reset({ confirmed: null, countedAtMs: 0 })]),
-      );
+      const hosts = [...new Set(voting)];
       const lease: Held = {
         vm,
         object,
         epoch,
-        voters: votings,
-        votings: [...votings.values()],
+        seats: hosts.map((host) => ({ voter: voterOf(host), confirmed: null })),
+        slot: tally.open(hosts.length),
         state: 'seeking',
         // The VM may have been listed until now: only heartbeats from the next one on protect it.
         firstSequence: lastSequence + 1,
@@ -240,14 +324,12 @@ export function createLeaseHolder(options: {
         seekingSinceMs: clock.now(),
         everValid: false,
         deadlineMs: Number.NEGATIVE_INFINITY,
-        timer: null,
       };
       held.set(vm, lease);
-      for (const voter of votings.keys()) {
-        const leases = byVoter.get(voter) ?? new Set();
-        byVoter.set(voter, leases.add(lease));
-      }
-      options.beatNow(voters);
+      bySlot[lease.slot] = lease;
+      for (const { voter } of lease.seats) voter.leases.add(lease);
+      unsettle(lease);
+      options.beatNow(hosts);
     },
     drop(vm) {
       end(vm);
@@ -279,47 +361,32 @@ export function createLeaseHolder(options: {
           lease.state = 'seeking';
           lease.firstSequence = sequence;
           lease.seekingSinceMs = clock.now();
+          unsettle(lease);
         } else if (
           lease.state === 'seeking' &&
           lease.everValid &&
           clock.now() - lease.seekingSinceMs > options.leaseDurationMs
         ) {
           lease.state = 'lapsed'; // it did not work out: let others have it meanwhile
-          for (const voting of lease.votings) reset(voting);
+          clear(lease);
         }
         if (lease.state === 'lapsed' && lease.standsStill) listed.push(lease.vm);
       }
       return listed;
     },
-    acknowledged(from, ack, sentAtMs) {
-      const last = acks.get(from);
-      if (last !== undefined && ack.sequence <= last.sequence) return;
-      acks.set(from, { sequence: ack.sequence, sentAtMs, number: ack.number });
-      for (const lease of byVoter.get(from) ?? []) {
-        count(lease, from);
-        recompute(lease);
-      }
-      askFor(from);
+    acknowledged(from, { sequence, number }, sentAtMs) {
+      const voter = voterOf(from);
+      if (voter.ack !== null && sequence <= voter.ack.sequence) return;
+      if (voter.ack?.number !== number) voter.standing = null;
+      voter.ack = { sequence, sentAtMs, number };
+      // Who is told of a longer lease may end or begin others: then what is settled is found out anew.
+      let standing: Standing;
+      do {
+        standing = standingOf(voter, voter.ack);
+        countAll(voter, standing, sentAtMs);
+      } while (standing !== voter.standing);
+      if (standing.hasOpen) askFor(voter, voter.ack);
     },
     onLease: (events) => void listeners.push(events),
   };
-}
-
-/** Send time of the oldest heartbeat in the freshest majority. */
-function oldestOfMajority(votings: readonly Voting[]): number {
-  const needed = majority(votings.length);
-  let oldest = Number.NEGATIVE_INFINITY;
-  for (const { countedAtMs } of votings) {
-    if (countedAtMs <= oldest) continue;
-    let notOlder = 0;
-    for (const other of votings) if (other.countedAtMs >= countedAtMs) notOlder += 1;
-    if (notOlder >= needed) oldest = countedAtMs;
-  }
-  return oldest;
-}
-
-function reset(voting: Voting): Voting {
-  voting.confirmed = null;
-  voting.countedAtMs = Number.NEGATIVE_INFINITY;
-  return voting;
 }

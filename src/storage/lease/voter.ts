@@ -61,10 +61,12 @@ export function createLeaseVoter(options: {
   const startedAtMs = clock.now();
   const grants = new Map<HostId, Grant>();
   const endings = new Map<HostId, number>();
+  /** Of the holders with endings; put into text once, not for each heartbeat. */
+  const numbers = new Map<HostId, VoterNumber>();
   const reliedOn = new Map<ObjectId, Lock>();
 
-  const number = (holder: HostId): VoterNumber =>
-    `${options.incarnation}.${endings.get(holder) ?? 0}`;
+  const firstNumber: VoterNumber = `${options.incarnation}.0`;
+  const number = (holder: HostId): VoterNumber => numbers.get(holder) ?? firstNumber;
 
   /** Since when a majority of the voters has been in touch with this one, without a break. */
   function majoritySince(record: NamespaceRecord): number {
@@ -92,7 +94,9 @@ export function createLeaseVoter(options: {
 
   function ended(object: ObjectId, holder: HostId): void {
     reliedOn.delete(object);
-    endings.set(holder, (endings.get(holder) ?? 0) + 1);
+    const count = (endings.get(holder) ?? 0) + 1;
+    endings.set(holder, count);
+    numbers.set(holder, `${options.incarnation}.${count}`);
   }
 
   return {
@@ -106,13 +110,18 @@ export function createLeaseVoter(options: {
       ) {
         return null;
       }
-      grants.set(from, {
-        store: heartbeat.store.id,
-        incarnation: heartbeat.incarnation,
-        sequence: heartbeat.sequence,
-        untilMs: Math.max(grant?.untilMs ?? 0, clock.now() + heartbeat.leaseDurationMs),
-        lapsed: heartbeat.lapsed.length === 0 ? none : new Set(heartbeat.lapsed),
-      });
+      const untilMs = clock.now() + heartbeat.leaseDurationMs;
+      const lapsed = heartbeat.lapsed.length === 0 ? none : new Set(heartbeat.lapsed);
+      const { incarnation, sequence, store } = heartbeat;
+      if (grant === undefined) {
+        grants.set(from, { store: store.id, incarnation, sequence, untilMs, lapsed });
+      } else {
+        grant.store = store.id;
+        grant.incarnation = incarnation;
+        grant.sequence = sequence;
+        grant.untilMs = Math.max(grant.untilMs, untilMs);
+        grant.lapsed = lapsed;
+      }
       return number(from);
     },
     number,
