@@ -24,7 +24,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/lease/voter.ts',
     find: 'if (holder === null) return 0;\n    const now = clock.now();',
     replace: 'if (holder !== undefined) return 0;\n    const now = clock.now();',
-    seed: 1,
+    seed: 5,
   },
   {
     name: 'voter forgets its promises when it restarts',
@@ -32,7 +32,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/lease/voter.ts',
     find: 'const cautious = Math.max(startedAtMs, majoritySince(record)) + options.longestLeaseMs();',
     replace: 'const cautious = 0;',
-    seed: 1,
+    seed: 18,
   },
   {
     name: 'paused guest resumed without a majority',
@@ -42,7 +42,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     const deadlineMs = storage.leaseDeadline(entry.vm);`,
     replace: `async function resume(entry: Entry): Promise<void> {
     const deadlineMs = storage.leaseDeadline(entry.vm) ?? clock.now() + 4000;`,
-    seed: 1,
+    seed: 5,
   },
   {
     name: 'guard gets a later deadline than the lease has',
@@ -58,7 +58,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/lease/holder.ts',
     find: '+ options.leaseDurationMs - options.safetyMarginMs;',
     replace: '+ options.leaseDurationMs;',
-    seed: 1,
+    seed: 40,
   },
   {
     name: 'directory as authority',
@@ -67,7 +67,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     find: '...current,\n          lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1) },',
     replace:
       '...known(vm),\n          lock: { holder: self, epoch: asEpoch(known(vm).lock.epoch + 1) },',
-    seed: 1,
+    seed: 92,
   },
   {
     name: 'HA starts what is not protected any more',
@@ -75,7 +75,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/locks.ts',
     find: 'if (wanted.onlyIfProtected) assertProtected(current);',
     replace: '',
-    seed: 1,
+    seed: 117,
   },
   {
     name: 'protection reported without commit',
@@ -96,7 +96,15 @@ export const plantedBugs: readonly PlantedBug[] = [
       register.durableVersion = Math.max(register.durableVersion, version);
       if (error === null) return;
       if (error !== null) {`,
-    seed: 1,
+    seed: 21,
+  },
+  {
+    name: 'acceptor does not keep its promise',
+    why: 'it accepts what is older than what it has promised, and an update is lost',
+    file: 'storage/register/acceptor.ts',
+    find: 'this.#change(object, register, { ...register.state, promised: ballot });',
+    replace: 'this.#change(object, register, { ...register.state });',
+    seed: 123,
   },
   {
     name: 'acceptor forgets its promise when it restarts',
@@ -108,7 +116,7 @@ export const plantedBugs: readonly PlantedBug[] = [
         version: 0,
         durableVersion: 0,
       });`,
-    seed: 1,
+    seed: 333,
   },
   {
     name: 'in-sync change after the acknowledgement',
@@ -125,7 +133,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/disk/component.ts',
     find: 'if (compareFences(fence, meta.fence) < 0) {',
     replace: 'if (fence.epoch < 0) {',
-    seed: 1,
+    seed: 12,
   },
   {
     name: 'resync joins before it is complete',
@@ -134,7 +142,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     find: 'mirror.resync(missed, copy, isCurrent, progress, () => {',
     replace: `mirror.resync(missed, copy, isCurrent, progress, () => {});
       Promise.resolve().then(() => {`,
-    seed: 1,
+    seed: 3,
   },
   {
     name: 'returning copy counts without resync',
@@ -142,7 +150,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/disk/disk.ts',
     find: 'const missed = mirror.dirtyRegions();',
     replace: 'const missed: number[] = [];',
-    seed: 1,
+    seed: 3,
   },
   {
     name: 'FLUSH of one copy only',
@@ -150,7 +158,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/disk/mirror.ts',
     find: 'this.toAll(this.targets(), (copy, landed) => copy.flush(landed), done);',
     replace: 'this.toAll(this.targets().slice(0, 1), (copy, landed) => copy.flush(landed), done);',
-    seed: 1,
+    seed: 7,
   },
   {
     name: 'loss of un-synced writes not noticed',
@@ -158,7 +166,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/disk/copy.ts',
     find: 'if (mayHaveLost && !this.isClean && !this.surviveLoss()) return;',
     replace: '',
-    seed: 1,
+    seed: 112,
   },
   {
     name: 'no range locks',
@@ -166,7 +174,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/disk/range-locks.ts',
     find: 'return (a.exclusive || b.exclusive) && a.from < b.to && b.from < a.to;',
     replace: 'return a.from > b.to && b.from > a.to;',
-    seed: 1,
+    seed: 399,
   },
   {
     name: 'write-intent cleared too early',
@@ -178,7 +186,7 @@ export const plantedBugs: readonly PlantedBug[] = [
             for (const copy of this.copies) copy.clearIntent([...this.dirty.keys()]);
             this.dirty.clear();
             release();`,
-    seed: 1,
+    seed: 13,
   },
   {
     name: 'not the newest of what a majority has accepted',

@@ -80,7 +80,9 @@ export async function explorePool(options: PoolOptions): Promise<PoolResult> {
     for (let job = 0; job < options.jobs; job += 1) {
       // One after the other: while one begins, it uses a switch of the whole process.
       const worker = await startWorker();
-      threads.push(work(worker, nextTask, take));
+      const thread = work(worker, nextTask, take);
+      thread.catch(() => undefined); // told when all are awaited
+      threads.push(thread);
     }
   } finally {
     await Promise.all(threads);

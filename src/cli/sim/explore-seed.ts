@@ -58,9 +58,10 @@ export function shrinkFound(plan: Plan, settle: () => void, maxRuns: number): Sh
   const small = shrink(plan, fails, maxRuns);
   const run = runSeed(small.plan, settle);
   const finding = findingOf(run) ?? found;
-  const candidates = [Math.floor, Math.ceil].map((rounded) => asScenario(small.plan, run, rounded));
-  const replaying = candidates.find((scenario) => isReplayed(scenario, found.invariant, settle));
-  const scenario = replaying ?? (candidates[0] as Scenario);
+  const earlier = asScenario(small.plan, run, Math.floor);
+  const later = asScenario(small.plan, run, Math.ceil);
+  const replaying = [earlier, later].find((one) => isReplayed(one, found.invariant, settle));
+  const scenario = replaying ?? earlier;
   const comment = [
     `${found.invariant}: ${finding.text}`,
     ...commentOf(plan, small.plan, replaying !== undefined),

@@ -92,3 +92,23 @@ describe('started-with-lock', () => {
     }
   });
 });
+
+describe('stopped-before-next-lock', () => {
+  it('is content with a guest that stands, or has the newest lock', () => {
+    const stage = new Stage().locked(h1, epoch(1));
+    const guest = stage.guest(epoch(1));
+    stage.guests.changed(h1, guest);
+    stage.guests.lockCommitted(vm, epoch(1));
+    guest.state = 'paused';
+    stage.guests.lockCommitted(vm, epoch(2));
+    expect(stage.said).toEqual([]);
+  });
+
+  it('tells of a guest that runs while a newer lock is committed', () => {
+    const stage = new Stage().locked(h1, epoch(1));
+    stage.guests.changed(h1, stage.guest(epoch(1)));
+    stage.guests.lockCommitted(vm, epoch(2));
+    expect(stage.said).toHaveLength(1);
+    expect(stage.said[0]).toContain('still runs on h1 (epoch 1), and its lock has epoch 2');
+  });
+});

@@ -28,6 +28,11 @@ class Story {
     return this;
   }
 
+  startedByHa(at: Epoch): this {
+    this.#protection.takenByHa(vm, at);
+    return this;
+  }
+
   acknowledges(at: Epoch, isProtected = true): this {
     this.#protection.set(vm, isProtected, at);
     return this;
@@ -84,5 +89,21 @@ describe('protection-kept', () => {
 
   it('tells of a state of an epoch that never was', () => {
     expect(new Story().commits({ ...held(h1, e1), at: e2 }).said).toHaveLength(1);
+  });
+});
+
+describe('ha-starts-protected', () => {
+  const off = { at: e1, state: false };
+
+  it('is content where the record is protected, or has moved on', () => {
+    const story = new Story().commits({ ...held(h2, e2), at: e1 }).startedByHa(e2);
+    story.commits({ ...held(null, e2), ...off }).startedByHa(e1);
+    expect(story.said).toEqual([]);
+  });
+
+  it('tells of a start of what its user has switched off', () => {
+    const story = new Story().commits({ ...held(h2, e2), ...off }).startedByHa(e2);
+    expect(story.said).toHaveLength(1);
+    expect(story.said[0]).toContain('is not protected');
   });
 });

@@ -81,11 +81,15 @@ export class Faults implements Observer {
   #strike(machine: Machine, strike: Strike, at: Point['at']): void {
     const world = this.#world;
     world.tell(`${machine.name} is struck at ${at}`);
-    const hosts = world.machines.map((one) => one.name as string);
-    const { begin, end } = stepsOf(strike, machine.name, hosts);
+    const others = world.machines.filter((one) => one !== machine && !one.isFrozen);
+    const { begin, end, endAfterMs } = stepsOf(
+      strike,
+      machine.name,
+      others.map((one) => one.name),
+    );
     for (const step of begin) this.apply(step, at);
     if (end.length === 0) return;
-    world.time.after(strike.lastsMs, () => {
+    world.time.after(endAfterMs, () => {
       if (this.#isOn) for (const step of end) this.apply(step, at);
     });
   }

@@ -113,7 +113,7 @@ function drawOptions(random: SeededRandom): Record<string, number> {
   return usual ? {} : drawn;
 }
 
-/** Two clocks never part by more than a part of the safety margin during one lease. */
+/** Two clocks never part by more than four fifths of the safety margin during one lease. */
 function drawDrift(
   random: SeededRandom,
   hosts: readonly ScenarioHost[],
@@ -188,7 +188,7 @@ function drawAbandoned(random: SeededRandom, hosts: readonly ScenarioHost[]): st
   return names.slice(0, 1 + random.below(Math.floor((hosts.length - 1) / 2)));
 }
 
-export function shuffled<T>(random: SeededRandom, items: readonly T[]): T[] {
+function shuffled<T>(random: SeededRandom, items: readonly T[]): T[] {
   const list = [...items];
   for (let last = list.length - 1; last > 0; last -= 1) {
     const other = random.below(last + 1);

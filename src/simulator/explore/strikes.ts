@@ -6,7 +6,8 @@ import type { Point } from '../../ports/probe.ts';
 import type { NetworkChoice, StepKind } from '../../scenario/scenario.ts';
 import type { SeededRandom } from '../world/random.ts';
 
-export type StrikeAction = 'crash' | 'stopDaemon' | 'freeze' | 'isolate' | 'blackout';
+/** `overtaken`: it stands still, and the daemons of all others are started anew meanwhile. */
+export type StrikeAction = 'crash' | 'stopDaemon' | 'freeze' | 'isolate' | 'blackout' | 'overtaken';
 
 export interface Strike {
   readonly point: Point['at'];
@@ -23,6 +24,7 @@ export interface Strike {
 /** Each with how far to count: what happens often is not always to be struck at its first time. */
 const points: readonly (readonly [Point['at'], number])[] = [
   ['register.accepting', 12],
+  ['register.accepting', 30],
   ['register.acceptedOne', 12],
   ['register.committed', 12],
   ['acceptor.accepted', 30],
@@ -52,55 +54,85 @@ const actions: readonly StrikeAction[] = [
   'freeze',
   'isolate',
   'blackout',
+  'overtaken',
 ];
 
 export function drawStrikes(random: SeededRandom, durationMs: number): Strike[] {
   const count = random.pick([0, 0, 1, 1, 2, 3, 5]);
-  return Array.from({ length: count }, (_, index): Strike => {
-    const own = random.stream(`strike ${index}`);
-    const [point, often] = own.pick(points);
-    const [least, most] = own.pick([
-      [50, 800],
-      [500, 3000],
-      [2000, 9000],
-      [8000, 30_000],
-    ] as const);
-    return {
-      point,
-      occurrence: 1 + own.below(often),
-      fromMs: own.below(durationMs),
-      action: own.pick(actions),
-      network: own.pick(['storage', 'ha', 'both'] as const),
-      lastsMs: Math.ceil(least + own.next() * (most - least)),
-    };
-  });
+  const strikes = Array.from({ length: count }, (_, index) =>
+    drawStrike(random.stream(`strike ${index}`), durationMs),
+  );
+  const again = random.stream('again');
+  // The next host to come to the same line may meet the same: two that stand in one another's way.
+  return strikes.flatMap((strike) =>
+    again.chance(0.3)
+      ? [strike, { ...strike, occurrence: strike.occurrence + 1 + again.below(4) }]
+      : [strike],
+  );
 }
 
-/** What a strike does to the host that reached its point; and what ends it again. */
-export function stepsOf(
-  strike: Strike,
-  host: string,
-  hosts: readonly string[],
-): { readonly begin: readonly StepKind[]; readonly end: readonly StepKind[] } {
+function drawStrike(random: SeededRandom, durationMs: number): Strike {
+  const [point, often] = random.pick(points);
+  const [least, most] = random.pick([
+    [50, 800],
+    [500, 3000],
+    [2000, 9000],
+    [8000, 30_000],
+  ] as const);
+  return {
+    point,
+    occurrence: 1 + random.below(often),
+    fromMs: random.below(durationMs),
+    action: random.pick(actions),
+    network: random.pick(['storage', 'ha', 'both'] as const),
+    lastsMs: Math.ceil(least + random.next() * (most - least)),
+  };
+}
+
+export interface StrikeSteps {
+  readonly begin: readonly StepKind[];
+  /** What ends it again, and how long after it began. */
+  readonly end: readonly StepKind[];
+  readonly endAfterMs: number;
+}
+
+const restartMs = 40;
+
+/** What a strike does to the host that reached its point. `others` are those that do not stand still. */
+export function stepsOf(strike: Strike, host: string, others: readonly string[]): StrikeSteps {
   const { action, network, lastsMs } = strike;
+  const endAfterMs = lastsMs;
   switch (action) {
     case 'crash':
-      return { begin: [{ kind: 'crash', host }], end: [{ kind: 'boot', host }] };
-    case 'blackout':
+      return { begin: [{ kind: 'crash', host }], end: [{ kind: 'boot', host }], endAfterMs };
+    case 'blackout': {
+      // The struck one last: it stands in the middle of its line.
+      const hosts = [...others, host];
       return {
-        // The struck one last: it stands in the middle of its line.
-        begin: [...hosts.filter((one) => one !== host), host].map((one) => ({
-          kind: 'crash',
-          host: one,
-        })),
+        begin: hosts.map((one) => ({ kind: 'crash', host: one })),
         end: hosts.map((one) => ({ kind: 'boot', host: one })),
+        endAfterMs,
       };
-    case 'stopDaemon':
-      return { begin: [{ kind: 'stopDaemon', host }], end: [{ kind: 'startDaemon', host }] };
+    }
+    case 'stopDaemon': {
+      const end: StepKind = { kind: 'startDaemon', host };
+      return { begin: [{ kind: 'stopDaemon', host }], end: [end], endAfterMs };
+    }
     case 'freeze':
-      return { begin: [{ kind: 'freeze', host, forMs: lastsMs }], end: [] };
-    case 'isolate':
-      return { begin: [{ kind: 'isolate', host, network }], end: [{ kind: 'heal', network }] };
+      return { begin: [{ kind: 'freeze', host, forMs: lastsMs }], end: [], endAfterMs };
+    case 'isolate': {
+      const end: StepKind = { kind: 'heal', network };
+      return { begin: [{ kind: 'isolate', host, network }], end: [end], endAfterMs };
+    }
+    case 'overtaken':
+      return {
+        begin: [
+          { kind: 'freeze', host, forMs: lastsMs },
+          ...others.map((one): StepKind => ({ kind: 'stopDaemon', host: one })),
+        ],
+        end: others.map((one) => ({ kind: 'startDaemon', host: one })),
+        endAfterMs: restartMs,
+      };
   }
 }
 
