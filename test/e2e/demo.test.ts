@@ -21,6 +21,14 @@ afterEach(async () => {
     child.kill('SIGTERM');
     await once(child, 'exit');
   }
+  // What a failing demo has left names the folder of this test.
+  for (const line of processesLeft()) {
+    try {
+      process.kill(Number(line.split(' ')[0]), 'SIGKILL');
+    } catch {
+      // It has ended by itself.
+    }
+  }
   rmSync(join(folder, '..'), { recursive: true, force: true });
 });
 

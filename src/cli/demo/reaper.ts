@@ -31,6 +31,7 @@ export function startReaper(program: string, contextFile: string): Reaper {
   child.unref();
   return {
     async dismiss() {
+      child.ref(); // now it is waited for, even if nothing else keeps the demo's process alive
       child.stdin.end('done\n');
       await gone;
     },

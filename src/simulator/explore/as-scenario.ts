@@ -16,18 +16,21 @@ export function asScenario(
 ): Scenario {
   const { scenario } = plan;
   const [violation] = run.violations;
-  const steps = run.done.map(({ atMs, step }): Step => ({ atMs: whole(atMs, rounded), ...step }));
-  if (violation !== undefined) {
-    const durationMs = Math.ceil(violation.atMs) + afterViolationMs;
-    return { ...scenario, name: nameOf(plan, violation.invariant), steps, durationMs };
-  }
   const endMs = scenario.durationMs;
+  const done = run.done.map(({ atMs, step }): Step => ({ atMs: whole(atMs, rounded), ...step }));
+  const steps = [...done, ...recovery(plan, run).map((step) => ({ atMs: endMs, ...step }))];
+  if (violation !== undefined) {
+    const name = nameOf(plan, violation.invariant);
+    const durationMs = Math.ceil(violation.atMs) + afterViolationMs;
+    const isInStory = violation.atMs < endMs;
+    return { ...scenario, name, steps: isInStory ? done : steps, durationMs };
+  }
   const durationMs = endMs + recoverMs;
   const running = scenario.vms.filter((vm) => vm.powered && vm.protected).map((vm) => vm.name);
   return {
     ...scenario,
     name: nameOf(plan, 'not as it should be after the faults'),
-    steps: [...steps, ...recovery(plan, run).map((step) => ({ atMs: endMs, ...step }))],
+    steps,
     durationMs,
     expect: running.map((vm) => ({
       text: '',

@@ -102,11 +102,13 @@ function recover(
   world.tell('the faults stop');
   healAll(world, plan);
   const problems = () => liveness(world, dueVms(world, invariants.ledger, lost), invariants);
-  const beganMs = world.nowMs();
-  const limitMs = () => recoverWithinMs + (hasPause(world) ? longestPauseMs : 0);
-  while (world.nowMs() - beganMs < limitMs()) {
+  const latestMs = world.nowMs() + longestPauseMs + recoverWithinMs;
+  let endMs = world.nowMs() + recoverWithinMs;
+  while (world.nowMs() < endMs) {
     advance(world, world.nowMs() + lookEachMs, isBroken);
     if (isBroken() || problems().length === 0) return [];
+    // All the time counts from the end of the pause.
+    if (hasPause(world)) endMs = Math.min(latestMs, world.nowMs() + recoverWithinMs);
   }
   return problems();
 }

@@ -5,6 +5,7 @@
 // Any smaller plan is a run of its own, with other random delays: each is tried, nothing is concluded.
 
 import type { Scenario, ScenarioVm, Step } from '../../scenario/scenario.ts';
+import { usualWorkload } from '../run/set-up.ts';
 import type { Plan } from './plan.ts';
 import type { Strike } from './strikes.ts';
 
@@ -85,7 +86,7 @@ function withFaults(plan: Plan, faults: readonly Fault[]): Plan {
   };
 }
 
-function size({ scenario, strikes, abandoned }: Plan): number {
+function size({ scenario, strikes, abandoned, workload }: Plan): number {
   const { cluster, vms, steps } = scenario;
   const oddities = [cluster.options, cluster.drift].filter((map) => Object.keys(map).length > 0);
   return (
@@ -95,6 +96,7 @@ function size({ scenario, strikes, abandoned }: Plan): number {
     cluster.hosts.length +
     abandoned.length +
     oddities.length +
+    (workload === usualWorkload ? 0 : 1) +
     (cluster.loss.storage > 0 ? 1 : 0) +
     (cluster.loss.ha > 0 ? 1 : 0)
   );
@@ -117,6 +119,7 @@ function changed(plan: Plan, cluster: Partial<Cluster>): Plan {
 
 /** Each gives a plainer plan, or null where it is as plain as that already. */
 const simplifications: readonly ((plan: Plan) => Plan | null)[] = [
+  (plan) => (plan.workload === usualWorkload ? null : { ...plan, workload: usualWorkload }),
   (plan) => (plan.abandoned.length === 0 ? null : { ...plan, abandoned: [] }),
   (plan) => {
     const { loss } = plan.scenario.cluster;

@@ -21,7 +21,7 @@ export interface SetUpOptions {
 }
 
 /** As the guest of the demo: one write a second, of a few blocks. */
-const usualWorkload: Workload = { intervalMs: 1000, blocks: 8 };
+export const usualWorkload: Workload = { intervalMs: 1000, blocks: 8 };
 
 /** VMs that are made, or started, at the same time. */
 const atOnce = 100;
