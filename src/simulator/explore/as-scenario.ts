@@ -1,7 +1,7 @@
 // A plan with what was really done in its run, as a scenario that needs no plan any more: budgets have
 // decided, strikes are steps at the time at which they struck, the end of the faults is written out.
 
-import type { Scenario, Step, StepKind } from '../../scenario/scenario.ts';
+import type { Scenario, ScenarioVm, Step, StepKind } from '../../scenario/scenario.ts';
 import type { Exploration } from './explore-run.ts';
 import type { Plan } from './plan.ts';
 
@@ -26,7 +26,7 @@ export function asScenario(
     return { ...scenario, name, steps: isInStory ? done : steps, durationMs };
   }
   const durationMs = endMs + recoverMs;
-  const running = scenario.vms.filter((vm) => vm.powered && vm.protected).map((vm) => vm.name);
+  const running = scenario.vms.filter((vm) => isDue(plan, vm)).map((vm) => vm.name);
   return {
     ...scenario,
     name: nameOf(plan, 'not as it should be after the faults'),
@@ -42,6 +42,13 @@ export function asScenario(
       for: null,
     })),
   };
+}
+
+/** Whether it must run in the end, as far as can be told before the run. */
+function isDue({ abandoned }: Plan, vm: ScenarioVm): boolean {
+  const { failuresToTolerate } = vm.policy;
+  const gone = (vm.components ?? []).filter((host) => abandoned.includes(host));
+  return vm.powered && vm.protected && gone.length <= failuresToTolerate;
 }
 
 function nameOf({ scenario }: Plan, what: string): string {
