@@ -167,9 +167,12 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     },
     onLearned: (record, ballot) => directory.update({ record, ballot }),
   });
-  for (const [, { accepted, committed }] of registers.all()) {
-    if (accepted !== null && committed) directory.update(accepted);
-  }
+  for (const accepted of registers.committed()) directory.update(accepted);
+  // A voter that missed a commit hears of it here, whoever else is away: see register.md, "Learning".
+  directory.onChange(({ id }) => {
+    const { record, ballot } = directory.get(id) as DirectoryEntry;
+    registers.learn(record, ballot);
+  });
 
   const records = createRecords({ registers, directory, self });
   const locks = createLocks({

@@ -41,8 +41,6 @@ interface Held {
   /** The first heartbeat that does not list the VM: older ones protect nothing. */
   firstSequence: number;
   seekingSinceMs: number;
-  /** Not before: it has just been sought in vain, and others shall have the time of a lease. */
-  seekAgainAtMs: number;
   everValid: boolean;
   deadlineMs: number;
 }
@@ -324,7 +322,6 @@ export function createLeaseHolder(options: {
         lapse: 0,
         standsStill: false,
         seekingSinceMs: clock.now(),
-        seekAgainAtMs: Number.NEGATIVE_INFINITY,
         everValid: false,
         deadlineMs: Number.NEGATIVE_INFINITY,
       };
@@ -360,24 +357,18 @@ export function createLeaseHolder(options: {
       lastSequence = sequence;
       const listed = [...disowned];
       for (const lease of held.values()) {
-        const now = clock.now();
-        if (lease.state === 'lapsed' && now >= lease.seekAgainAtMs && answering(lease)) {
+        if (lease.state === 'lapsed' && answering(lease)) {
           lease.state = 'seeking';
           lease.firstSequence = sequence;
-          lease.seekingSinceMs = now;
+          lease.seekingSinceMs = clock.now();
           unsettle(lease);
         } else if (
           lease.state === 'seeking' &&
-          now - lease.seekingSinceMs > options.leaseDurationMs
+          lease.everValid &&
+          clock.now() - lease.seekingSinceMs > options.leaseDurationMs
         ) {
-          // It did not work out, maybe because some voters have another record: as long as they hear
-          // that it is sought, they protect it from that record, and neither can be had. So it is
-          // listed for as long as it was sought.
-          lease.seekAgainAtMs = now + options.leaseDurationMs;
-          if (lease.standsStill) {
-            lease.state = 'lapsed';
-            clear(lease);
-          } else lapse(lease);
+          lease.state = 'lapsed'; // it did not work out: let others have it meanwhile
+          clear(lease);
         }
         if (lease.state === 'lapsed' && lease.standsStill) listed.push(lease.vm);
       }

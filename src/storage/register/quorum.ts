@@ -45,12 +45,12 @@ export function chooseQuorum(
   return { found: all, settled: false };
 }
 
-/** One acceptor's knowledge that the record is committed is as good as all acceptors'. */
+/** One acceptor's knowledge that the record is committed, and of its history, is as good as all
+ * acceptors': who learned it from a directory knows none. */
 function withKnowledge(found: Found, promises: readonly Found[]): Found {
-  const committed = promises.some(
-    (other) => other.committed && compareBallots(other.ballot, found.ballot) === 0,
-  );
-  return { ...found, committed };
+  const same = promises.filter((other) => compareBallots(other.ballot, found.ballot) === 0);
+  const { history } = same.reduce((a, b) => (b.history.length > a.history.length ? b : a), found);
+  return { ...found, history, committed: same.some((other) => other.committed) };
 }
 
 export function sameLock(a: Lock | null, b: Lock | null): boolean {

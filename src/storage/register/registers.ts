@@ -7,7 +7,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId, StoreId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
 import type { Timings } from '../../model/limits.ts';
-import type { ObjectRecord, Voter } from '../../model/record.ts';
+import type { ObjectRecord } from '../../model/record.ts';
 import type { Peer, Reply } from '../../peer/peer.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
@@ -50,8 +50,9 @@ export interface Registers {
   all(): IterableIterator<[ObjectId, AcceptorState]>;
   /** The accepted records that this voter knows to be committed: they seed the directory at start. */
   committed(): AcceptedState[];
-  /** Gives this voter a record that is known to be committed (another host's directory had it). */
-  learn(voter: Voter, record: ObjectRecord, ballot: Ballot): void;
+  /** Gives this host's own voter, if it is one, a record that is known to be committed: the directory
+   * has it. */
+  learn(record: ObjectRecord, ballot: Ballot): void;
   /** Drops the register of a tombstone that all hosts have seen. */
   forget(object: ObjectId, done: (error: HoldfastError | null) => void): void;
   /** Begins to finish what others left half-way; answers and changes need no start. */
@@ -173,9 +174,12 @@ export function createRegisters(options: {
         const accepted = committed ? acceptor.accepted(object) : null;
         return accepted === null ? [] : [accepted];
       }),
-    learn(voter, record, ballot) {
-      const request: LearnRequest = { object: record.id, voter, ballot, record, history: [] };
-      acceptor.learn(request, () => {});
+    learn(record, ballot) {
+      const voter = record.voters.find(({ host }) => host === peer.self);
+      if (voter === undefined) return;
+      acceptor.learn({ object: record.id, voter, ballot, record, history: [] }, (error) => {
+        if (error !== null) log.debug(`${record.id} was learned and not saved: ${error.message}`);
+      });
     },
     forget: (object, done) => acceptor.forget(object, done),
     start: () => finisher.start(),
