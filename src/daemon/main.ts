@@ -24,6 +24,10 @@ import { serveUntilStopped } from './serve.ts';
 
 /** Resolves when the daemon was told to stop and has stopped; rejects where it can not start. */
 export async function runDaemon(configFile: string): Promise<void> {
+  while ((await runOnce(configFile)) === 'again');
+}
+
+async function runOnce(configFile: string): Promise<'stopped' | 'again'> {
   const config = await readConfig(configFile);
   const log = createLog({ host: config.name, ...config.log });
   const paths = statePaths(config.dataDir);
@@ -34,6 +38,10 @@ export async function runDaemon(configFile: string): Promise<void> {
   const credentials = await readCredentials(config);
   const disk = await openLocalDisk(paths.store);
   let host: Host | null = null;
+  let restart: (reason: string) => void = () => {};
+  const restartWanted = new Promise<string>((resolve) => {
+    restart = resolve;
+  });
   const network = (name: string, address: string) =>
     createTlsTransport({
       self: config.name,
@@ -67,6 +75,7 @@ export async function runDaemon(configFile: string): Promise<void> {
       streams: createStreams(),
       guests,
       probe: noProbe,
+      restart,
     };
     host = await createHost(ports, {
       cluster: config.cluster,
@@ -80,7 +89,8 @@ export async function runDaemon(configFile: string): Promise<void> {
       socketPath: (vm, diskName) => join(diskSockets(config), `${vm}.${diskName}`),
       capacityBytes: config.capacity.diskBytes,
     });
-    await serveUntilStopped({
+    return await serveUntilStopped({
+      restart: restartWanted,
       manager: host.manager,
       hostCommands: { createToken: async () => (await tokens.create()).token },
       log,

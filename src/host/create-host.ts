@@ -13,6 +13,7 @@ import { createPeer } from '../peer/peer.ts';
 import type { HostPorts } from '../ports/ports.ts';
 import type { Storage } from '../storage/api.ts';
 import { createStore } from '../storage/store.ts';
+import { watchFailedStore } from './failed-store.ts';
 import { type MemberList, shareMembers } from './members.ts';
 
 export interface HostOptions {
@@ -124,7 +125,16 @@ export async function createHost(
     shareMembers({ peer, members, log, onChange: setPeers }),
   );
 
+  const failedStore = watchFailedStore({
+    clock,
+    disk: ports.disk,
+    log,
+    failure: () => store.failure(),
+    restart: ports.restart,
+  });
+
   async function stop(): Promise<void> {
+    failedStore.stop();
     ha.stop();
     await runner.detach();
     await store.stop();

@@ -31,6 +31,8 @@ interface Entry {
   disks: OpenDisks | null;
   /** Found at the daemon's start: its disks are opened when its lease is valid. */
   reopening: boolean;
+  /** Why they were not, the last time. */
+  notReopened: string | null;
   /** Another host has the lock: whatever is under way here ends. */
   isLost: boolean;
   /** What its guest may have written while it was being started is gone. */
@@ -207,6 +209,7 @@ export function createRunner(options: {
       guest: null,
       disks: null,
       reopening: false,
+      notReopened: null,
       isLost: false,
       hasLostWrites: false,
       onExit: null,
@@ -443,9 +446,12 @@ export function createRunner(options: {
         await lost(entry);
         return;
       }
-      log.warn(`disks of ${entry.name} are not open yet: ${asHoldfastError(error).message}`, {
-        vm: entry.vm,
-      });
+      const { message } = asHoldfastError(error);
+      // It is tried each second: told once.
+      if (entry.notReopened !== message) {
+        entry.notReopened = message;
+        log.warn(`disks of ${entry.name} are not open yet: ${message}`, { vm: entry.vm });
+      }
       clock.after(options.timings.resyncRetryMs, () => step(entry, 'reopen', () => reopen(entry)));
       return;
     }

@@ -20,4 +20,6 @@ export interface HostPorts {
   readonly guests: GuestDriver;
   /** Who watches the points of the protocols: in production nobody. */
   readonly probe: Probe;
+  /** Ends the host and begins it anew, as if its daemon had been restarted. Returns at once. */
+  readonly restart: (reason: string) => void;
 }

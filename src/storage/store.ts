@@ -61,6 +61,8 @@ export interface StoreOptions {
 }
 
 export interface Store extends Storage {
+  /** Why this host's own store is not used until the next start, or null. */
+  failure(): HoldfastError | null;
   /** Begins to beat, to answer and to bring the directory up to date. */
   start(): void;
   /** Begins to release locks that name this host without need: after its guests were found. */
@@ -90,10 +92,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       ? timings.leaseDurationMs
       : journal.superblock.state.longestLeaseMs;
 
-  function problem(): string | null {
-    if (journal instanceof HoldfastError) return journal.message;
-    return journal.failure?.message ?? null;
-  }
+  const failure = () => (journal instanceof HoldfastError ? journal : journal.failure);
+  const problem = () => failure()?.message ?? null;
 
   function report(): StoreReport {
     const space = options.disk.space();
@@ -301,6 +301,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   }
 
   return {
+    failure,
     setMetadata,
     getMetadata(service, key, vms) {
       const values = new Map<VmId, JsonValue>();

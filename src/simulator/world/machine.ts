@@ -165,6 +165,16 @@ export class Machine {
     return [...this.guests.values()].find((guest) => guest.name === name) ?? null;
   }
 
+  #restartDaemon(process: Process, reason: string): void {
+    const { time } = this.#world;
+    this.#world.tell(`${this.name} restarts itself: ${reason}`);
+    time.after(0, () => {
+      if (this.#process !== process) return;
+      this.#endDaemon(false);
+      this.startDaemon();
+    });
+  }
+
   #endDaemon(isSilent: boolean): void {
     const process = this.#process;
     if (process === null) return;
@@ -194,6 +204,9 @@ export class Machine {
         disk: this.disk.attach(process),
         streams: this.#streams.attach(process),
         guests: this.#driver(process),
+        restart: (reason) => {
+          if (process.isAlive) this.#restartDaemon(process, reason);
+        },
       },
       {
         cluster: 'virtual',
@@ -226,12 +239,12 @@ export class Machine {
           world.time.after(
             spawnMs,
             () => {
+              const refuse = (why: string) =>
+                reject(new HoldfastError('guest-failed', `${launch.name} ${why}`));
               if (this.startFailure !== null) return reject(this.startFailure);
-              if (this.guests.has(launch.vm)) {
-                const text = `${launch.name} has a guest here already`;
-                reject(new HoldfastError('guest-failed', text));
-                return;
-              }
+              if (this.guests.has(launch.vm)) return refuse('has a guest here already');
+              // The guard refuses what it would have to stop at once.
+              if (launch.deadlineMs <= this.#clock.now()) return refuse('is past its deadline');
               const guest = new VirtualGuest(this.#surroundings(launch.name), launch);
               this.guests.set(launch.vm, guest);
               world.guestChanged(this, guest);
