@@ -3,6 +3,7 @@
 
 import { open, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { HoldfastError } from '../model/errors.ts';
 
 /** Makes durable which names a folder holds. */
 export async function syncFolder(path: string): Promise<void> {
@@ -14,7 +15,8 @@ export async function syncFolder(path: string): Promise<void> {
   }
 }
 
-/** Replaces the file's content atomically and durably. One writer per file at a time. */
+/** Replaces the file's content atomically and durably. One writer per file at a time. Rejects with
+ * `disk-full` or `disk-error`; the old content is still there then. */
 export async function writeFileDurably(
   path: string,
   content: string | Uint8Array,
@@ -33,7 +35,9 @@ export async function writeFileDurably(
     await rename(draft, path);
   } catch (error) {
     await rm(draft, { force: true });
-    throw error;
+    const { code, message } = error as NodeJS.ErrnoException;
+    const kind = code === 'ENOSPC' || code === 'EDQUOT' ? 'disk-full' : 'disk-error';
+    throw new HoldfastError(kind, `writing ${path}: ${message}`, { cause: error });
   }
   await syncFolder(dirname(path));
 }

@@ -20,9 +20,7 @@ export async function lockStore(path: string): Promise<StoreLock> {
   const descriptor = openSync(path, 'a+', 0o600);
   try {
     await flock(descriptor, path);
-    // For people only; the lock is what counts.
-    ftruncateSync(descriptor, 0);
-    writeSync(descriptor, `${process.pid}\n`);
+    tellOwner(descriptor);
   } catch (error) {
     closeSync(descriptor);
     throw error;
@@ -34,6 +32,16 @@ export async function lockStore(path: string): Promise<StoreLock> {
       held = false;
     },
   };
+}
+
+/** For people only; the lock is what counts, also where the disk is full. */
+function tellOwner(descriptor: number): void {
+  try {
+    ftruncateSync(descriptor, 0);
+    writeSync(descriptor, `${process.pid}\n`);
+  } catch {
+    // Then the process that has it is not named.
+  }
 }
 
 function flock(descriptor: number, path: string): Promise<void> {
