@@ -28,6 +28,7 @@ const mayImport = {
     'model',
     'api/client',
     'api/schemas',
+    'api/storage-schemas',
     'api/problems',
     'daemon',
     'platform/pki',

@@ -4,7 +4,7 @@
 NODE := node
 SOURCES := $(shell find src -name '*.ts' -not -name '*.test.ts')
 
-.PHONY: golden explore build setup packages packages-test node24 guest demo test test-unit test-e2e lint bench-sim format clean
+.PHONY: golden explore build setup packages packages-test node24 guest demo test test-unit test-e2e lint bench-sim bench-storage format clean
 .DELETE_ON_ERROR:
 
 build: dist/.built dist/qemu/guard ## compile the program into dist/
@@ -31,6 +31,10 @@ lint: node_modules/.stamp ## format, lint, types, import rules, unused code
 
 bench-sim: build ## how fast virtual time runs; ARGS="small" for the quick half
 	@$(NODE) --max-semi-space-size=64 bench/sim-speed.mjs $(ARGS)
+
+bench-storage: build ## the object store beside etcd, qemu-nbd, nbdkit and Ceph; ARGS="set disk --repetitions 9"
+	@scripts/setup.sh bench
+	@$(NODE) bench/storage.mjs $(ARGS)
 
 SEEDS := 1000
 explore: build ## random faults on virtual time; SEEDS=100000, ARGS="--minutes 60 --from 5000"

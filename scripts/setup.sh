@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that are missing; says nothing and changes nothing if all are there.
 #
-# Usage: scripts/setup.sh demo|test
+# Usage: scripts/setup.sh demo|test|bench
 #
 # Root installs directly, others through sudo. Where neither works, the exact command is printed:
 # it is the reader's machine, and the reader decides.
@@ -11,12 +11,15 @@ set -eu
 demo='qemu-system-x86 gcc libc6-dev'
 # To test in addition: NBD clients and servers that we did not write.
 test="$demo qemu-utils libnbd-bin nbdkit fio"
+# To measure what others do on the same machine, beside ours.
+bench="$demo qemu-utils nbdkit fio etcd-server ceph-mon ceph-mgr ceph-osd ceph-common"
 
 case ${1:-} in
 demo) packages=$demo ;;
 test) packages=$test ;;
+bench) packages=$bench ;;
 *)
-    echo 'usage: scripts/setup.sh demo|test' >&2
+    echo 'usage: scripts/setup.sh demo|test|bench' >&2
     exit 2
     ;;
 esac

@@ -5,6 +5,7 @@
 
 import { type IncomingMessage, request } from 'node:http';
 import { errorCatalogue } from '../model/errors.ts';
+import type { ServeRequestBody } from './disk-schemas.ts';
 import { type FollowOptions, readEvents } from './event-reader.ts';
 import type {
   ClusterReply,
@@ -17,6 +18,15 @@ import type {
   VmReply,
   VmRequestBody,
 } from './schemas.ts';
+import { followService, type ServeOptions } from './serve-client.ts';
+import type {
+  MetadataChangesBody,
+  MetadataOutcomeReply,
+  MetadataValuesReply,
+  ObjectReply,
+  PolicyReply,
+  PolicyRequestBody,
+} from './storage-schemas.ts';
 
 /** An error that a host answered with, or that kept it from answering. */
 export class ApiError extends Error {
@@ -38,15 +48,41 @@ export interface ClientOptions {
   readonly commandTimeoutMs?: number;
 }
 
+export interface ObjectQuery {
+  readonly vm?: string;
+  /** Only those that are out of compliance with their policies. */
+  readonly problems?: boolean;
+}
+
 export interface ApiClient {
   cluster(): Promise<ClusterReply>;
   hosts(): Promise<readonly HostReply[]>;
+  /** For good; it must not answer any more. */
+  removeHost(name: string): Promise<void>;
   vms(): Promise<readonly VmReply[]>;
   vm(nameOrId: string): Promise<VmDetailReply>;
   createVm(body: VmRequestBody): Promise<VmReply>;
   startVm(nameOrId: string, options?: { readonly on?: string }): Promise<VmReply>;
   stopVm(nameOrId: string, options?: { readonly force?: boolean }): Promise<VmReply>;
+  setRequired(nameOrId: string, disk: string, required: boolean): Promise<VmReply>;
   removeVm(nameOrId: string): Promise<void>;
+  /** Of the VMs named, or of all that are accessible. */
+  metadata(service: string, key: string, vms?: readonly string[]): Promise<MetadataValuesReply>;
+  setMetadata(changes: MetadataChangesBody['changes']): Promise<readonly MetadataOutcomeReply[]>;
+  objects(which?: ObjectQuery): Promise<readonly ObjectReply[]>;
+  /** By its id, or as `VM/DISK`. */
+  object(name: string): Promise<ObjectReply>;
+  policies(): Promise<readonly PolicyReply[]>;
+  policy(name: string): Promise<PolicyReply>;
+  createPolicy(body: PolicyRequestBody): Promise<PolicyReply>;
+  setDefaultPolicy(name: string): Promise<PolicyReply>;
+  removePolicy(name: string): Promise<void>;
+  /** Serves a disk by the host that answers; resolves with why it ended, null: by `signal`. */
+  serveDisk(
+    place: { readonly vm: string; readonly disk: string },
+    body: ServeRequestBody,
+    options: ServeOptions,
+  ): Promise<ErrorReply | null>;
   createToken(): Promise<string>;
   recoveries(): Promise<readonly RecoveryReply[]>;
   /** The events of one host that answers: the last ones first, then live. Ends only by `signal`. */
@@ -115,6 +151,7 @@ export function createClient(sockets: readonly string[], options: ClientOptions 
     throw refusal ?? nobodyAnswers(failures);
   }
 
+  const policyPath = (name: string): string => `/v1/policies/${encodeURIComponent(name)}`;
   const vmPath = (nameOrId: string): string => `/v1/vms/${encodeURIComponent(nameOrId)}`;
   return {
     cluster: () => ask('/v1/cluster'),
@@ -124,8 +161,37 @@ export function createClient(sockets: readonly string[], options: ClientOptions 
     createVm: (body) => command('POST', '/v1/vms', body),
     startVm: (nameOrId, body = {}) => command('POST', `${vmPath(nameOrId)}/start`, body),
     stopVm: (nameOrId, body = {}) => command('POST', `${vmPath(nameOrId)}/stop`, body),
+    setRequired: (nameOrId, disk, required) =>
+      command('POST', `${vmPath(nameOrId)}/required`, { disk, required }),
     async removeVm(nameOrId) {
       await command('DELETE', vmPath(nameOrId), null);
+    },
+    metadata: (service, key, vms) => {
+      const query = new URLSearchParams({ service, key });
+      if (vms !== undefined) query.set('vms', vms.join(','));
+      return ask(`/v1/metadata?${query.toString()}`);
+    },
+    setMetadata: (changes) => command('PUT', '/v1/metadata', { changes }),
+    objects: ({ vm, problems = false } = {}) => {
+      const query = new URLSearchParams(vm === undefined ? {} : { vm });
+      if (problems) query.set('problems', 'true');
+      return ask(`/v1/objects?${query.toString()}`);
+    },
+    object: (name) => ask(`/v1/objects/${encodeURIComponent(name)}`),
+    policies: () => ask('/v1/policies'),
+    policy: (name) => ask(policyPath(name)),
+    createPolicy: (body) => command('POST', '/v1/policies', body),
+    setDefaultPolicy: (name) => command('POST', `${policyPath(name)}/default`, {}),
+    async removeHost(name) {
+      await command('DELETE', `/v1/hosts/${encodeURIComponent(name)}`, null);
+    },
+    async removePolicy(name) {
+      await command('DELETE', policyPath(name), null);
+    },
+    async serveDisk({ vm, disk }, body, follow) {
+      const { socket } = await askAny('/v1/hosts');
+      const path = `${vmPath(vm)}/disks/${encodeURIComponent(disk)}/serve`;
+      return followService(socket, path, body, follow);
     },
     createToken,
     recoveries: () => ask('/v1/recoveries'),

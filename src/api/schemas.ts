@@ -7,14 +7,15 @@ import { type Static, type TObject, type TProperties, Type } from 'typebox';
 import { limits } from '../model/limits.ts';
 
 /** The replies as a reader may use them. */
-type DeepReadonly<T> = T extends readonly (infer Item)[]
+export type DeepReadonly<T> = T extends readonly (infer Item)[]
   ? readonly DeepReadonly<Item>[]
   : T extends object
     ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> }
     : T;
 
-const closed = <Properties extends TProperties>(properties: Properties): TObject<Properties> =>
-  Type.Object(properties, { additionalProperties: false });
+export const closed = <Properties extends TProperties>(
+  properties: Properties,
+): TObject<Properties> => Type.Object(properties, { additionalProperties: false });
 
 const nullable = <Schema extends Parameters<typeof Type.Union>[0][number]>(schema: Schema) =>
   Type.Union([schema, Type.Null()]);
@@ -35,6 +36,7 @@ export const Policy = Type.Union(
     closed({
       failuresToTolerate: Type.Integer({ minimum: 0, maximum: limits.maxFailuresToTolerate }),
       stripes: Type.Integer({ minimum: 1, maximum: limits.maxStripes }),
+      thick: Type.Optional(Type.Boolean()),
     }),
   ],
   {
@@ -89,6 +91,7 @@ export const VmRequestSchema = closed({
         description: `a whole number of bytes, a multiple of ${limits.blockBytes}, from ${limits.minDiskBytes} (1 MiB) to ${limits.maxDiskBytes} (62 TiB)`,
       }),
       policy: Type.Optional(Policy),
+      required: Type.Optional(Protected),
     }),
     {
       minItems: 1,
@@ -110,6 +113,11 @@ export const StartRequestSchema = closed({
 
 export const StopRequestSchema = closed({ force: Type.Optional(Protected) });
 
+export const RequiredRequestSchema = closed({
+  disk: Type.String({ minLength: 1, description: 'the name of a disk, such as disk1' }),
+  required: Protected,
+});
+
 export const NothingSchema = closed({});
 
 export const VmParamsSchema = closed({
@@ -119,7 +127,11 @@ export const VmParamsSchema = closed({
 // --- replies -------------------------------------------------------------------------------------
 // The server's routes declare them, so the compiler keeps them and the manager's types together.
 
-const StoragePolicy = closed({ failuresToTolerate: Type.Integer(), stripes: Type.Integer() });
+const StoragePolicy = closed({
+  failuresToTolerate: Type.Integer(),
+  stripes: Type.Integer(),
+  thick: Type.Optional(Type.Boolean()),
+});
 
 const ProtectionStatus = Type.Union([
   closed({ status: Type.Literal('protecting') }),
@@ -143,7 +155,12 @@ const VmSpecSchema = closed({
   memoryBytes: Type.Integer(),
   boot: Type.String(),
   disks: Type.Array(
-    closed({ name: Type.String(), sizeBytes: Type.Integer(), policy: StoragePolicy }),
+    closed({
+      name: Type.String(),
+      sizeBytes: Type.Integer(),
+      policy: StoragePolicy,
+      required: Type.Optional(Type.Boolean()),
+    }),
   ),
   protected: Type.Boolean(),
   priority: Priority,
@@ -160,9 +177,10 @@ const vmInfo = {
   spec: VmSpecSchema,
   epoch: Type.Integer(),
   note: nullable(Type.String()),
+  detached: Type.Array(Type.String()),
 };
 
-const ObjectView = closed({
+export const objectView = {
   object: Type.String(),
   vm: Type.String(),
   kind: Type.Enum(['namespace', 'disk']),
@@ -176,14 +194,23 @@ const ObjectView = closed({
       host: Type.String(),
       mirror: Type.Integer(),
       stripe: Type.Integer(),
-      state: Type.Enum(['active', 'absent', 'stale', 'resyncing']),
+      state: Type.Enum(['active', 'absent', 'stale', 'resyncing', 'degraded']),
     }),
   ),
   voters: Type.Array(Type.String()),
-});
+  votes: Type.Array(
+    closed({
+      host: Type.String(),
+      role: Type.Enum(['data', 'witness']),
+      state: Type.Enum(['reachable', 'absent', 'degraded']),
+    }),
+  ),
+  inSync: Type.Array(Type.String()),
+  problems: Type.Array(Type.String()),
+};
 
 export const VmInfoSchema = closed(vmInfo);
-export const VmDetailSchema = closed({ ...vmInfo, objects: Type.Array(ObjectView) });
+export const VmDetailSchema = closed({ ...vmInfo, objects: Type.Array(closed(objectView)) });
 
 export const HostInfoSchema = closed({
   name: Type.String(),
@@ -199,11 +226,13 @@ export const HostInfoSchema = closed({
   ]),
   storage: Type.Enum(['reachable', 'unreachable', 'failed']),
   problem: nullable(Type.String()),
+  site: nullable(Type.String()),
   vms: Type.Integer(),
   cpus: Type.Integer(),
   memoryBytes: Type.Number(),
   diskTotalBytes: Type.Number(),
   diskFreeBytes: Type.Number(),
+  diskFill: Type.Enum(['ok', 'nearFull', 'full']),
 });
 
 export const ClusterStatusSchema = closed({

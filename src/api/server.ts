@@ -10,8 +10,8 @@ import fastify, { type FastifyError, type FastifyReply } from 'fastify';
 import type { Manager, VmRequest } from '../manager/api.ts';
 import { type ErrorCode, errorCatalogue, HoldfastError } from '../model/errors.ts';
 import { hostId } from '../model/ids.ts';
-import { builtInPolicies } from '../model/policy.ts';
 import type { Log } from '../ports/log.ts';
+import { addDiskRoutes } from './disk-routes.ts';
 import { createEventStreams } from './event-stream.ts';
 import { listenPrivately } from './listen.ts';
 import { compileCheck, problemsText } from './problems.ts';
@@ -21,6 +21,7 @@ import {
   type HostReply,
   NothingSchema,
   type RecoveryReply,
+  RequiredRequestSchema,
   StartRequestSchema,
   StopRequestSchema,
   type TokenReply,
@@ -30,6 +31,7 @@ import {
   type VmRequestBody,
   VmRequestSchema,
 } from './schemas.ts';
+import { addStorageRoutes } from './storage-routes.ts';
 
 /** What the API offers besides the manager: matters of the host's own machine. */
 export interface HostCommands {
@@ -55,6 +57,8 @@ export interface ApiServer {
 
 const statuses: Partial<Record<ErrorCode, number>> = {
   'unknown-vm': 404,
+  'unknown-host': 404,
+  'unknown-object': 404,
   'name-in-use': 409,
   'bad-request': 400,
   'policy-unsatisfiable': 422,
@@ -81,6 +85,7 @@ const closePatienceMs = 2000;
 export async function serveApi(options: ApiOptions): Promise<ApiServer> {
   const { manager, socketPath, log } = options;
   const app = createApp(options);
+  const disks = addDiskRoutes(app, manager);
   const streams = createEventStreams(
     manager,
     options.heartbeatMs === undefined ? {} : { heartbeatMs: options.heartbeatMs },
@@ -96,6 +101,7 @@ export async function serveApi(options: ApiOptions): Promise<ApiServer> {
   let closing: Promise<void> | null = null;
   const close = async (): Promise<void> => {
     streams.close();
+    await disks.close();
     const closed = once(app.server, 'close');
     // Node removes the socket's file when the server closes.
     app.server.close();
@@ -163,7 +169,6 @@ function createApp({ manager, hostCommands, log }: ApiOptions) {
     '/v1/vms',
     { schema: { body: VmRequestSchema } },
     async (request, reply): Promise<VmReply> => {
-      checkPolicies(request.body);
       reply.code(201);
       return manager.createVm(toRequest(request.body));
     },
@@ -182,10 +187,19 @@ function createApp({ manager, hostCommands, log }: ApiOptions) {
     (request): Promise<VmReply> =>
       manager.stopVm(request.params.vm, { force: request.body.force ?? false }),
   );
+  app.post(
+    '/v1/vms/:vm/required',
+    { schema: { params: VmParamsSchema, body: RequiredRequestSchema } },
+    (request): Promise<VmReply> => {
+      const { disk, required } = request.body;
+      return manager.setRequired(request.params.vm, disk, required);
+    },
+  );
   app.delete('/v1/vms/:vm', { schema: { params: VmParamsSchema } }, async (request) => {
     await manager.removeVm(request.params.vm);
     return {};
   });
+  addStorageRoutes(app, manager);
   app.post('/v1/hosts/tokens', { schema: { body: NothingSchema } }, async (_request, reply) => {
     const token = await hostCommands.createToken();
     reply.code(201);
@@ -205,24 +219,6 @@ function toRequest({ hosts, objectHosts, ...rest }: VmRequestBody): VmRequest {
     ...(hosts === undefined ? {} : { hosts: named(hosts) }),
     ...(objectHosts === undefined ? {} : { objectHosts: Object.fromEntries(byObject) }),
   };
-}
-
-function checkPolicies(request: VmRequestBody): void {
-  const named: [string, unknown][] = [
-    ['policy', request.policy],
-    ...request.disks.map((disk, index): [string, unknown] => [
-      `disks[${index}].policy`,
-      disk.policy,
-    ]),
-  ];
-  for (const [key, policy] of named) {
-    if (typeof policy !== 'string' || Object.hasOwn(builtInPolicies, policy)) continue;
-    const known = Object.keys(builtInPolicies).join(', ');
-    throw new HoldfastError(
-      'bad-request',
-      `\`${key}\` is ${JSON.stringify(policy)}: expected one of the policies ${known}.`,
-    );
-  }
 }
 
 function answer(reply: FastifyReply, status: number, body: ErrorReply): FastifyReply {

@@ -10,12 +10,36 @@ export function memorySize(text: string): number {
   return size(text, limits.minMemoryBytes, limits.maxMemoryBytes);
 }
 
-export function diskSizes(text: string, earlier: readonly number[] = []): number[] {
-  const bytes = size(text, limits.minDiskBytes, limits.maxDiskBytes);
-  if (bytes % limits.blockBytes !== 0) {
+export interface DiskArgument {
+  readonly sizeBytes: number;
+  readonly policy?: string;
+  readonly required?: boolean;
+}
+
+/** `SIZE[,policy=NAME][,required=yes|no]`, once for each disk. */
+export function diskArguments(text: string, earlier: readonly DiskArgument[] = []): DiskArgument[] {
+  const [sizeText = '', ...settings] = text.split(',');
+  const sizeBytes = size(sizeText, limits.minDiskBytes, limits.maxDiskBytes);
+  if (sizeBytes % limits.blockBytes !== 0) {
     throw new InvalidArgumentError(`Expected a multiple of ${limits.blockBytes} bytes.`);
   }
-  return [...earlier, bytes];
+  let disk: DiskArgument = { sizeBytes };
+  for (const setting of settings) {
+    const [key, value = ''] = setting.split('=', 2);
+    if (key === 'policy' && value !== '') disk = { ...disk, policy: value };
+    else if (key === 'required') disk = { ...disk, required: yesOrNo(value) };
+    else {
+      throw new InvalidArgumentError(
+        `${JSON.stringify(setting)}: expected policy=NAME or required=yes|no.`,
+      );
+    }
+  }
+  return [...earlier, disk];
+}
+
+export function yesOrNo(text: string): boolean {
+  if (text === 'yes' || text === 'no') return text === 'yes';
+  throw new InvalidArgumentError('Expected yes or no.');
 }
 
 export function vmName(text: string): string {

@@ -18,15 +18,17 @@ export function clusterCommands(open: OpenSession): Command {
     .requiredOption('--host <name>', 'name of this host')
     .requiredOption('--storage-address <address:port>', 'where it listens on the storage network')
     .requiredOption('--ha-address <address:port>', 'where it listens on the HA network')
+    .option('--site <name>', 'where it is: copies and voters of an object go to several sites')
     .action(async (options, command) => {
       const session = open(command);
-      const { dir, name, host, storageAddress, haAddress } = options;
+      const { dir, name, host, storageAddress, haAddress, site } = options;
       const made = await initCluster({
         dir,
         cluster: name,
         name: host,
         storageAddress,
         haAddress,
+        ...(site === undefined ? {} : { site }),
         settings: builtInGuestSettings(),
       });
       const files = await writeHostContext(made);

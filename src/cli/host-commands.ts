@@ -40,15 +40,17 @@ export function hostCommands(open: OpenSession): Command {
     .requiredOption('--dir <dir>', 'folder of the host: configuration, keys, store')
     .requiredOption('--storage-address <address:port>', 'where it listens on the storage network')
     .requiredOption('--ha-address <address:port>', 'where it listens on the HA network')
+    .option('--site <name>', 'where it is: copies and voters of an object go to several sites')
     .action(async (options, command) => {
       const session = open(command);
-      const { name, dir, storageAddress, haAddress } = options;
+      const { name, dir, storageAddress, haAddress, site } = options;
       const token = await readToken(options.token, options.tokenFile);
       const work = joinCluster({
         dir,
         name,
         storageAddress,
         haAddress,
+        ...(site === undefined ? {} : { site }),
         token,
         settings: builtInGuestSettings(),
       });
@@ -67,6 +69,16 @@ export function hostCommands(open: OpenSession): Command {
       const session = open(command);
       const hosts = await (await session.client()).hosts();
       session.print(hosts, () => hostTable(session.io, hosts));
+    });
+
+  host
+    .command('remove')
+    .description('take a host that does not come back out of the cluster, for good')
+    .argument('<host>', 'it must not answer any more; its votes and copies go to other hosts')
+    .action(async (name, _options, command) => {
+      const session = open(command);
+      await (await session.client()).removeHost(name);
+      session.print({ removed: name }, () => `${name} was removed from the cluster.\n`);
     });
   return host;
 }

@@ -10,10 +10,13 @@ import {
 import { clusterCommands } from './cluster-commands.ts';
 import { sessions } from './command.ts';
 import { demoCommand } from './demo-command.ts';
+import { diskCommands } from './disk-commands.ts';
 import { eventCommand } from './event-commands.ts';
 import { exitStatus, printFailure, UsageError } from './failure.ts';
 import { hostCommands } from './host-commands.ts';
 import type { Io } from './io.ts';
+import { objectCommands } from './object-commands.ts';
+import { policyCommands } from './policy-commands.ts';
 import { simCommands } from './sim/sim-command.ts';
 import { vmCommands } from './vm-commands.ts';
 
@@ -22,6 +25,10 @@ const version = '0.1.0';
 /** Runs one command; resolves with its exit status and never rejects. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {
   const program = createProgram(io);
+  // It has a `--socket` of its own: the program's options stand before it.
+  if (args.some((arg, index) => arg === 'disk' && args[index + 1] === 'serve')) {
+    program.enablePositionalOptions();
+  }
   try {
     await program.parseAsync(args, { from: 'user' });
     return exitStatus.done;
@@ -54,6 +61,9 @@ function createProgram(io: Io): Command {
     clusterCommands(open),
     hostCommands(open),
     vmCommands(open),
+    diskCommands(open),
+    objectCommands(open),
+    policyCommands(open),
     eventCommand(open),
     demoCommand(open),
     simCommands(open),

@@ -27,7 +27,7 @@ export function columns(
 }
 
 /** Label and value, one pair a line. */
-function pairs(io: Io, rows: readonly (readonly [string, Cell])[]): string {
+export function pairs(io: Io, rows: readonly (readonly [string, Cell])[]): string {
   const width = Math.max(...rows.map(([label]) => label.length)) + 2;
   return rows
     .map(([label, value]) => `${io.style('bold', label.padEnd(width))}${value}\n`)
@@ -36,11 +36,24 @@ function pairs(io: Io, rows: readonly (readonly [string, Cell])[]): string {
 
 export function hostTable(io: Io, hosts: readonly HostReply[]): string {
   if (hosts.length === 0) return 'No host is known.\n';
+  const hasSites = hosts.some((host) => host.site !== null);
   return columns(
     io,
-    ['NAME', 'STATE', 'STORAGE', 'VMS', 'CPUS', 'MEMORY', 'DISK FREE', 'DISK TOTAL', 'PROBLEM'],
+    [
+      'NAME',
+      ...(hasSites ? ['SITE'] : []),
+      'STATE',
+      'STORAGE',
+      'VMS',
+      'CPUS',
+      'MEMORY',
+      'DISK FREE',
+      'DISK TOTAL',
+      'PROBLEM',
+    ],
     hosts.map((host) => [
       host.name,
+      ...(hasSites ? [host.site ?? '-'] : []),
       stateText(io, host),
       host.storage === 'reachable' ? host.storage : io.style('red', host.storage),
       host.vms,
@@ -48,7 +61,7 @@ export function hostTable(io: Io, hosts: readonly HostReply[]): string {
       roundSize(host.memoryBytes),
       roundSize(host.diskFreeBytes),
       roundSize(host.diskTotalBytes),
-      host.problem ?? '',
+      host.problem ?? fillText(io, host),
     ]),
   );
 }
@@ -106,6 +119,9 @@ export function vmText(io: Io, vm: VmDetailReply): string {
     ['Memory', roundSize(spec.memoryBytes)],
     ['Boot', spec.boot],
     ['Priority', spec.priority],
+    ...(vm.detached.length === 0
+      ? []
+      : [['Detached', io.style('yellow', vm.detached.join(', '))] as const]),
     ...(vm.note === null ? [] : [['Note', vm.note] as const]),
   ]);
   const objects = columns(
@@ -129,7 +145,7 @@ export function eventLine(io: Io, event: EventReply): string {
 }
 
 /** Three digits at most, for people: 96 MiB, 1.5 TiB. Never to be parsed. */
-function roundSize(bytes: number): string {
+export function roundSize(bytes: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
   let value = bytes;
   let unit = 0;
@@ -138,6 +154,11 @@ function roundSize(bytes: number): string {
     unit += 1;
   }
   return `${value >= 100 ? Math.round(value) : Math.round(value * 10) / 10} ${units[unit]}`;
+}
+
+function fillText(io: Io, { diskFill }: HostReply): string {
+  if (diskFill === 'full') return io.style('red', 'its disk is full for new objects');
+  return diskFill === 'nearFull' ? io.style('yellow', 'its disk gets full') : '';
 }
 
 function stateText(io: Io, host: HostReply): string {

@@ -4,10 +4,19 @@ import { readFile } from 'node:fs/promises';
 import { Command } from '@commander-js/extra-typings';
 import type { VmReply, VmRequestBody } from '../api/schemas.ts';
 import { limits } from '../model/limits.ts';
-import { diskSizes, hostNames, memorySize, vmName, wholeNumber } from './arguments.ts';
+import {
+  type DiskArgument,
+  diskArguments,
+  hostNames,
+  memorySize,
+  vmName,
+  wholeNumber,
+  yesOrNo,
+} from './arguments.ts';
 import { builtInGuest } from './built-in-guest.ts';
 import type { OpenSession } from './command.ts';
 import { UsageError } from './failure.ts';
+import { metadataCommands } from './metadata-commands.ts';
 import { vmTable, vmText } from './tables.ts';
 import { readVmFile } from './vm-file.ts';
 
@@ -17,6 +26,7 @@ const defaultBoot = builtInGuest;
 export function vmCommands(open: OpenSession): Command {
   const vm = new Command('vm').description('virtual machines');
   addCreate(vm, open);
+  vm.addCommand(metadataCommands(open));
 
   vm.command('start')
     .description('start a VM; done when its guest runs')
@@ -59,6 +69,22 @@ export function vmCommands(open: OpenSession): Command {
       session.print(detail, () => vmText(session.io, detail));
     });
 
+  vm.command('set')
+    .description('change what a VM requires; counts at once')
+    .argument('<name>', 'name or id of the VM')
+    .requiredOption('--disk <disk>', 'which of its disks, such as disk1')
+    .requiredOption(
+      '--required <yes|no>',
+      'no: it can be started while the disk can not be reached, and gets it at its next start',
+      yesOrNo,
+    )
+    .action(async (name, { disk, required }, command) => {
+      const session = open(command);
+      const info = await (await session.client()).setRequired(name, disk, required);
+      const text = required ? 'requires' : 'does not require';
+      session.print(info, () => `${info.name} ${text} ${disk}.\n`);
+    });
+
   vm.command('remove')
     .description('remove a VM that is switched off, with its disks')
     .argument('<name>', 'name or id of the VM')
@@ -77,7 +103,11 @@ function addCreate(vm: Command, open: OpenSession): void {
     .argument('[name]', 'its name: lower-case letters, digits, hyphens', vmName)
     .option('-f, --file <file>', 'take the VM from this YAML file (`-`: standard input)')
     .option('--memory <size>', 'such as 96MiB', memorySize)
-    .option('--disk <size>', 'such as 256MiB; again for each further disk', diskSizes)
+    .option(
+      '--disk <disk>',
+      'such as 256MiB or 1GiB,policy=single,required=no; again for each further disk',
+      diskArguments,
+    )
     .option('--cpus <number>', 'virtual processors', wholeNumber(1, limits.maxCpus))
     .option('--policy <name>', 'storage policy of its objects')
     .option(
@@ -103,7 +133,7 @@ function addCreate(vm: Command, open: OpenSession): void {
 interface CreateOptions {
   readonly file?: string | undefined;
   readonly memory?: number | undefined;
-  readonly disk?: readonly number[] | undefined;
+  readonly disk?: readonly DiskArgument[] | undefined;
   readonly cpus?: number | undefined;
   readonly policy?: string | undefined;
   readonly boot?: string | undefined;
@@ -126,7 +156,7 @@ async function requestOf(name: string | undefined, options: CreateOptions): Prom
   return {
     name,
     memoryBytes: memory,
-    disks: disk.map((sizeBytes) => ({ sizeBytes })),
+    disks: disk,
     boot: boot ?? defaultBoot,
     ...(cpus === undefined ? {} : { cpus }),
     ...(policy === undefined ? {} : { policy }),

@@ -28,9 +28,16 @@ const VmFileSchema = closed({
   name: Name,
   cpus: Type.Optional(Cpus),
   memory: Size,
-  disks: Type.Array(closed({ size: Size, policy: Type.Optional(Policy) }), {
-    description: 'a list of disks, each with a `size`',
-  }),
+  disks: Type.Array(
+    closed({
+      size: Size,
+      policy: Type.Optional(Policy),
+      required: Type.Optional(Protected),
+    }),
+    {
+      description: 'a list of disks, each with a `size`',
+    },
+  ),
   policy: Type.Optional(Policy),
   boot: Type.Optional(Boot),
   protected: Type.Optional(Protected),

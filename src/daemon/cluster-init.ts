@@ -29,6 +29,7 @@ export interface NewHost {
   readonly dir: string;
   readonly name: string;
   readonly kind?: HostKind;
+  readonly site?: string;
   readonly storageAddress: string;
   readonly haAddress: string;
   /** Further keys of the configuration, as they shall stand in the file. */
@@ -103,8 +104,9 @@ async function askIssuer(
 }
 
 function describe(host: NewHost, issuer: boolean): Member {
-  const { storageAddress, haAddress, kind = 'full' } = host;
-  return { name: hostId(host.name), kind, storageAddress, haAddress, issuer };
+  const { storageAddress, haAddress, kind = 'full', site } = host;
+  const member = { name: hostId(host.name), kind, storageAddress, haAddress, issuer };
+  return site === undefined ? member : { ...member, site };
 }
 
 interface HostFiles {
@@ -121,6 +123,7 @@ async function writeHost(draft: string, host: NewHost, files: HostFiles): Promis
     cluster: files.cluster,
     name: host.name,
     kind: host.kind ?? 'full',
+    ...(host.site === undefined ? {} : { site: host.site }),
     dataDir: 'data',
     storage: { address: host.storageAddress },
     ha: { address: host.haAddress },

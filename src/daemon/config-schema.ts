@@ -12,6 +12,11 @@ const text = (expected: string) => Type.String({ description: expected, minLengt
 const path = text('a path');
 const address = text('"ADDRESS:PORT"');
 const size = Type.Union([Type.String(), Type.Integer({ minimum: 0 })], { description: sizeSyntax });
+const percent = Type.Integer({
+  minimum: 1,
+  maximum: 100,
+  description: 'a whole number of percent, 1 to 100',
+});
 const duration = text(durationSyntax);
 const name = text(nameSyntax);
 
@@ -45,6 +50,7 @@ export const configSchema = group({
   cluster: name,
   name,
   kind: Type.Optional(choice(['full', 'witness'])),
+  site: Type.Optional(name),
   dataDir: path,
   runDir: Type.Optional(path),
   storage: group({ address }),
@@ -56,6 +62,8 @@ export const configSchema = group({
       cpus: Type.Optional(Type.Integer({ minimum: 0, description: 'a number of processors' })),
       memory: Type.Optional(size),
       disk: Type.Optional(size),
+      nearFullAtPercent: Type.Optional(percent),
+      fullAtPercent: Type.Optional(percent),
     }),
   ),
   hypervisor: Type.Optional(

@@ -43,6 +43,8 @@ export interface HostConfig {
   readonly cluster: string;
   readonly name: HostId;
   readonly kind: HostKind;
+  /** Hosts of one site may fail together; copies and voters go to several. */
+  readonly site: string | null;
   readonly dataDir: string;
   /** Sockets. */
   readonly runDir: string;
@@ -60,6 +62,9 @@ export interface HostConfig {
     readonly cpus: number | null;
     readonly memoryBytes: number | null;
     readonly diskBytes: number | null;
+    /** Used part of the device from which on it is told of, and takes no new objects. */
+    readonly nearFullAtPercent: number;
+    readonly fullAtPercent: number;
   };
   readonly hypervisor: {
     readonly accelerator: 'auto' | 'kvm' | 'tcg';
@@ -73,11 +78,13 @@ export interface HostConfig {
 export function statePaths(dataDir: string): {
   store: string;
   members: string;
+  policies: string;
   usedTokens: string;
 } {
   return {
     store: join(dataDir, 'store'),
     members: join(dataDir, 'members.json'),
+    policies: join(dataDir, 'policies.json'),
     usedTokens: join(dataDir, 'used-tokens.json'),
   };
 }
@@ -256,11 +263,21 @@ function interpret(settings: ConfigSettings, file: string, complain: Complain): 
   if (cpus !== null && cpus > limits.maxCpus) {
     mismatch(['capacity', 'cpus'], `at most ${limits.maxCpus} processors`, cpus);
   }
+  const nearFullAtPercent = settings.capacity?.nearFullAtPercent ?? limits.nearFullAtPercent;
+  const fullAtPercent = settings.capacity?.fullAtPercent ?? limits.fullAtPercent;
+  if (nearFullAtPercent > fullAtPercent) {
+    mismatch(
+      ['capacity', 'nearFullAtPercent'],
+      `at most fullAtPercent (${fullAtPercent})`,
+      nearFullAtPercent,
+    );
+  }
   return {
     file: resolve(file),
     cluster: name(['cluster'], settings.cluster),
     name: hostId(name(['name'], settings.name)),
     kind: settings.kind ?? 'full',
+    site: settings.site === undefined ? null : name(['site'], settings.site),
     dataDir,
     runDir,
     storage: address(['storage', 'address'], settings.storage.address),
@@ -276,6 +293,8 @@ function interpret(settings: ConfigSettings, file: string, complain: Complain): 
       cpus,
       memoryBytes: size(['capacity', 'memory'], settings.capacity?.memory),
       diskBytes: size(['capacity', 'disk'], settings.capacity?.disk),
+      nearFullAtPercent,
+      fullAtPercent,
     },
     hypervisor: {
       accelerator: settings.hypervisor?.accelerator ?? 'auto',

@@ -76,7 +76,7 @@ export function createJoinTokens(config: HostConfig, members: Members): JoinToke
       await writeFileDurably(file, `${JSON.stringify(used)}\n`);
     }
     await members.merge([member]);
-    return { certificate, members: [...members.list()] };
+    return { certificate, members: [...members.all()] };
   }
 
   return {

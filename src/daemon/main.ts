@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { createHost, type Host } from '../host/create-host.ts';
 import { createClock } from '../platform/clock.ts';
 import { openLocalDisk } from '../platform/disk.ts';
+import { smallFile } from '../platform/durable-file.ts';
 import type { TlsCredentials } from '../platform/identity.ts';
 import { createLog } from '../platform/log.ts';
-import { openMembers, readMembers } from '../platform/members.ts';
+import { type Members, openMembers, readMembers } from '../platform/members.ts';
 import { createRandom } from '../platform/random.ts';
 import { createStreams } from '../platform/streams.ts';
 import { createTlsTransport } from '../platform/tls-transport.ts';
@@ -34,6 +35,7 @@ async function runOnce(configFile: string): Promise<'stopped' | 'again'> {
   const clock = createClock();
   const random = createRandom();
   const members = await openMembers(paths.members);
+  await tellSite(config, members);
   const tokens = createJoinTokens(config, members);
   const credentials = await readCredentials(config);
   const disk = await openLocalDisk(paths.store);
@@ -83,11 +85,18 @@ async function runOnce(configFile: string): Promise<'stopped' | 'again'> {
       kind: config.kind,
       members: {
         list: () => members.list(),
+        all: () => [...members.all()],
+        remove: (host) => members.remove(host),
         tell: (told, teller) => members.merge(readMembers(told), teller),
       },
+      policyFile: smallFile(paths.policies),
       timings: config.timings,
       socketPath: (vm, diskName) => join(diskSockets(config), `${vm}.${diskName}`),
       capacityBytes: config.capacity.diskBytes,
+      thresholds: {
+        nearFullAtPercent: config.capacity.nearFullAtPercent,
+        fullAtPercent: config.capacity.fullAtPercent,
+      },
     });
     return await serveUntilStopped({
       restart: restartWanted,
@@ -101,6 +110,14 @@ async function runOnce(configFile: string): Promise<'stopped' | 'again'> {
     await Promise.all([storageNetwork.stop(), haNetwork.stop()]);
     disk.close();
   }
+}
+
+/** The configuration has the last word on where this host is; its entry tells the others. */
+async function tellSite({ name, site }: HostConfig, members: Members): Promise<void> {
+  const own = members.get(name);
+  if (own === undefined || (own.site ?? null) === site) return;
+  const { site: _, ...entry } = own;
+  await members.merge([site === null ? entry : { ...entry, site }], name);
 }
 
 const diskSockets = (config: HostConfig) => join(config.runDir, 'disks');

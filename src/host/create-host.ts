@@ -4,14 +4,18 @@
 
 import { createHa } from '../ha/ha.ts';
 import type { Manager } from '../manager/api.ts';
+import { createDiskServices } from '../manager/disk-service.ts';
 import { createEventLog } from '../manager/event-log.ts';
 import { createManager } from '../manager/manager.ts';
+import { createPolicies } from '../manager/policies.ts';
 import { createRunner } from '../manager/runner.ts';
 import type { HostId, VmId } from '../model/ids.ts';
 import type { Timings } from '../model/limits.ts';
 import { createPeer } from '../peer/peer.ts';
 import type { HostPorts } from '../ports/ports.ts';
+import type { SmallFile } from '../ports/small-file.ts';
 import type { Storage } from '../storage/api.ts';
+import type { FillThresholds } from '../storage/fill.ts';
 import { createStore } from '../storage/store.ts';
 import { watchFailedStore } from './failed-store.ts';
 import { type MemberList, shareMembers } from './members.ts';
@@ -21,10 +25,14 @@ export interface HostOptions {
   readonly name: HostId;
   readonly kind: 'full' | 'witness';
   readonly members: MemberList;
+  /** Where this host keeps the named storage policies. */
+  readonly policyFile: SmallFile;
   readonly timings: Timings;
   readonly socketPath: (vm: VmId, disk: string) => string;
   /** Bytes of the device that components may use; null: all. */
   readonly capacityBytes: number | null;
+  /** From how full on the device is told of, and takes no new objects; absent: the usual. */
+  readonly thresholds?: FillThresholds;
 }
 
 export interface Host {
@@ -79,9 +87,11 @@ export async function createHost(
     disk: ports.disk,
     streams: ports.streams,
     timings,
-    members: () => members.list().map((member) => ({ host: member.name, kind: member.kind })),
+    members: () =>
+      members.list().map(({ name, kind, site = null }) => ({ host: name, kind, site })),
     socketPath: options.socketPath,
     capacityBytes: options.capacityBytes,
+    ...(options.thresholds === undefined ? {} : { thresholds: options.thresholds }),
     emit: events.emit,
   });
   const runner = createRunner({
@@ -111,6 +121,20 @@ export async function createHost(
     runner,
     emit: (event) => events.add(event),
   });
+  const policies = createPolicies({
+    peers: [storagePeer, haPeer],
+    file: options.policyFile,
+    clock,
+    timings,
+    log: log.child('policies'),
+  });
+  const diskServices = createDiskServices({ storage: store, self, log: log.child('disks') });
+  async function removeHost(name: HostId): Promise<void> {
+    await members.remove(name);
+    for (const one of shared) one.tellAll();
+    setPeers();
+  }
+
   const manager = createManager({
     cluster: options.cluster,
     accelerator: ports.guests.accelerator,
@@ -118,6 +142,9 @@ export async function createHost(
     ha,
     runner,
     events,
+    policies,
+    diskServices,
+    removeHost,
     peer: haPeer,
     timings,
   });
@@ -135,7 +162,9 @@ export async function createHost(
 
   async function stop(): Promise<void> {
     failedStore.stop();
+    policies.stop();
     ha.stop();
+    await diskServices.stop();
     await runner.detach();
     await store.stop();
     await Promise.all([haPeer.stop(), storagePeer.stop()]);

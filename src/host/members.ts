@@ -11,17 +11,23 @@ export interface Member {
   readonly kind: 'full' | 'witness';
   readonly storageAddress: string;
   readonly haAddress: string;
+  /** What may fail together with it: a building, a room. */
+  readonly site?: string;
 }
 
 /** The durable list. */
 export interface MemberList {
   list(): readonly Member[];
+  /** As it is told to other hosts: with those that were removed. */
+  all(): JsonValue;
+  /** For good; its name is not given again. Resolves when it is durable here. */
+  remove(name: HostId): Promise<void>;
   /** Takes over what is new in a list that another host told; true if anything was. Rejects a list
    * that makes no sense. */
   tell(told: JsonValue, teller: HostId): Promise<boolean>;
 }
 
-/** Exchanges the lists over one network; `onChange` after this host's list has grown. */
+/** Exchanges the lists over one network; `onChange` after this host's list has changed. */
 export function shareMembers(options: {
   readonly peer: Peer;
   readonly members: MemberList;
@@ -29,11 +35,9 @@ export function shareMembers(options: {
   readonly onChange: () => void;
 }): { tellAll(): void } {
   const { peer, members, log } = options;
-  const list = () => members.list() as unknown as JsonValue;
-
   function tellAll(): void {
     for (const host of peer.connected()) {
-      if (host !== peer.self) peer.send(host, 'cluster.members', list());
+      if (host !== peer.self) peer.send(host, 'cluster.members', members.all());
     }
   }
 
@@ -49,7 +53,7 @@ export function shareMembers(options: {
     );
   });
   peer.onSession((host, up) => {
-    if (up) peer.send(host, 'cluster.members', list());
+    if (up) peer.send(host, 'cluster.members', members.all());
   });
   return { tellAll };
 }

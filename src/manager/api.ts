@@ -2,13 +2,16 @@
 // part of the cluster that it can reach.
 
 import type { HostState, Waiting } from '../ha/api.ts';
+import type { ErrorCode } from '../model/errors.ts';
 import type { ClusterEvent } from '../model/events.ts';
 import type { HostId, VmId } from '../model/ids.ts';
+import type { JsonValue } from '../model/json.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { ProtectionStatus } from '../model/protection.ts';
 import type { VmRecovery } from '../model/recovery.ts';
 import type { PowerState, VmSpec } from '../model/vm.ts';
 import type { ObjectView, VmPlacement } from '../storage/api.ts';
+import type { DiskService, DiskServiceRequest } from './disk-service.ts';
 
 export interface VmInfo {
   readonly id: VmId;
@@ -23,6 +26,8 @@ export interface VmInfo {
   readonly epoch: number;
   /** Why it does not run though it should, or what its objects lack; null if all is well. */
   readonly note: string | null;
+  /** Disks that its guest runs without; they are there again at its next start, if they can be. */
+  readonly detached: readonly string[];
 }
 
 export interface VmDetail extends VmInfo {
@@ -34,11 +39,14 @@ export interface HostInfo {
   readonly state: HostState;
   readonly storage: 'reachable' | 'unreachable' | 'failed';
   readonly problem: string | null;
+  readonly site: string | null;
   readonly vms: number;
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly diskTotalBytes: number;
   readonly diskFreeBytes: number;
+  /** `full`: its device takes no new objects. */
+  readonly diskFill: 'ok' | 'nearFull' | 'full';
 }
 
 export interface ClusterStatus {
@@ -60,6 +68,7 @@ export interface VmRequest extends VmPlacement {
   readonly disks: readonly {
     readonly sizeBytes: number;
     readonly policy?: string | StoragePolicy;
+    readonly required?: boolean;
   }[];
   readonly policy?: string | StoragePolicy;
   readonly boot?: string;
@@ -67,18 +76,102 @@ export interface VmRequest extends VmPlacement {
   readonly priority?: VmSpec['priority'];
 }
 
+export interface MetadataRequest {
+  /** Name or id. */
+  readonly vm: string;
+  readonly service: string;
+  readonly key: string;
+  /** Null removes the key. */
+  readonly value: JsonValue;
+  /** Only if the key has this value now; null: only if it has none. */
+  readonly expected?: JsonValue;
+  /** Only if the VM's namespace record has this revision. */
+  readonly revision?: number;
+}
+
+export interface MetadataOutcome {
+  readonly vm: string;
+  readonly done: boolean;
+  readonly code: ErrorCode | null;
+  readonly message: string | null;
+}
+
+export interface MetadataReply {
+  readonly values: readonly {
+    readonly vm: VmId;
+    readonly name: string;
+    readonly value: JsonValue;
+    readonly revision: number;
+  }[];
+  /** Of the VMs asked for: those that have no such key, and those that are not accessible now. */
+  readonly without: readonly string[];
+  readonly inaccessible: readonly string[];
+  /** Reads of objects that the answer took. */
+  readonly objectReads: number;
+}
+
+export interface ObjectInfo extends ObjectView {
+  readonly vmName: string;
+  /** `namespace`, or the name of a disk: `VM/LABEL` names an object for people. */
+  readonly label: string;
+}
+
+export interface PolicyInfo {
+  readonly name: string;
+  readonly failuresToTolerate: number;
+  readonly stripes: number;
+  readonly thick: boolean;
+  /** Hosts that an object of this policy needs. */
+  readonly hostsNeeded: number;
+  readonly isBuiltIn: boolean;
+  /** Objects whose maker names no policy get this one. */
+  readonly isDefault: boolean;
+}
+
+/** Named storage policies. They count when an object is made, and never afterwards. */
+export interface Policies {
+  list(): Promise<PolicyInfo[]>;
+  /** Rejects with `unknown-object`; `default` is the name of whichever is the default. */
+  get(name: string): Promise<PolicyInfo>;
+  /** Resolves when this host has it durably. Rejects with `name-in-use`, `bad-request`. */
+  create(name: string, policy: StoragePolicy): Promise<PolicyInfo>;
+  setDefault(name: string): Promise<PolicyInfo>;
+  /** Objects made with it keep what it said. Rejects with `bad-request` for one that is built in, and
+   * with `conflict` for the default. */
+  remove(name: string): Promise<void>;
+  /** What a name stands for now; rejects with `bad-request` naming the key of the request. */
+  resolve(key: string, policy: string | StoragePolicy | undefined): Promise<StoragePolicy>;
+}
+
 export interface Manager {
+  readonly policies: Policies;
   status(): ClusterStatus;
   hosts(): HostInfo[];
+  /** Takes a host that does not answer out of the cluster for good: its votes and copies go to others.
+   * Rejects with `unknown-host`, or with `conflict` while it answers. */
+  removeHost(name: string): Promise<void>;
   vms(): VmInfo[];
   /** By name or id; throws `unknown-vm`. */
   vm(nameOrId: string): VmDetail;
+  /** Of one VM, or of all; with `problems` those that are out of compliance with their policies. */
+  objects(which: { readonly vm?: string; readonly problems?: boolean }): ObjectInfo[];
+  /** By id, or as `VM/LABEL`; throws `unknown-object`, `unknown-vm`. */
+  object(name: string): ObjectInfo;
   createVm(request: VmRequest): Promise<VmInfo>;
   /** Resolves when the guest's process runs. `on`: the host to start it on. */
   startVm(nameOrId: string, options: { readonly on?: HostId }): Promise<VmInfo>;
   /** Asks the guest to switch itself off; ends it after a grace time, or at once with `force`. */
   stopVm(nameOrId: string, options: { readonly force: boolean }): Promise<VmInfo>;
+  /** Whether the VM can be started, and goes on being accessible, without this disk. */
+  setRequired(nameOrId: string, disk: string, required: boolean): Promise<VmInfo>;
+  /** Of the VMs named, or of all that are accessible. Throws `unknown-vm`. */
+  metadata(service: string, key: string, vms?: readonly string[]): MetadataReply;
+  /** Each for itself; in the order of the requests. */
+  setMetadata(changes: readonly MetadataRequest[]): Promise<MetadataOutcome[]>;
   removeVm(nameOrId: string): Promise<void>;
+  /** Serves a disk of a VM that is switched off, by this host; rejects with `already-running` or
+   * `lock-held` if it is not. */
+  serveDisk(nameOrId: string, request: DiskServiceRequest): Promise<DiskService>;
   recoveries(): VmRecovery[];
   /** The last events that this host saw, oldest first. */
   events(): readonly ClusterEvent[];

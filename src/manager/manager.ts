@@ -3,16 +3,32 @@
 
 import type { Ha, HaHostView, RunningVm } from '../ha/api.ts';
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
-import type { HostId, VmId } from '../model/ids.ts';
+import { type HostId, objectId, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits, type Timings } from '../model/limits.ts';
-import { builtInPolicies, hostsNeeded, type StoragePolicy } from '../model/policy.ts';
-import type { PowerState, VmSpec } from '../model/vm.ts';
+import type { DiskSpec, PowerState, VmSpec } from '../model/vm.ts';
 import type { Peer, Reply } from '../peer/peer.ts';
-import type { Accessibility, Storage, StorageHostView, VmView } from '../storage/api.ts';
-import type { ClusterStatus, HostInfo, Manager, VmDetail, VmInfo, VmRequest } from './api.ts';
+import type {
+  Accessibility,
+  ObjectView,
+  Storage,
+  StorageHostView,
+  VmView,
+} from '../storage/api.ts';
+import type {
+  ClusterStatus,
+  HostInfo,
+  Manager,
+  ObjectInfo,
+  Policies,
+  VmDetail,
+  VmInfo,
+  VmRequest,
+} from './api.ts';
+import type { DiskService, DiskServiceRequest, DiskServices } from './disk-service.ts';
 import type { EventLog } from './event-log.ts';
 import type { Runner } from './runner.ts';
+import { createVmMetadata } from './vm-metadata.ts';
 
 const startTimeoutMs = 60_000;
 
@@ -29,11 +45,14 @@ export function createManager(options: {
   readonly ha: Ha;
   readonly runner: Runner;
   readonly events: EventLog;
+  readonly removeHost: (host: HostId) => Promise<void>;
+  readonly policies: Policies;
+  readonly diskServices: DiskServices;
   /** On the HA network. */
   readonly peer: Peer;
   readonly timings: Timings;
 }): Manager {
-  const { storage, ha, runner, events, peer } = options;
+  const { storage, ha, runner, events, peer, diskServices } = options;
   const self = peer.self;
 
   peer.on('manager.start', (_from, body, _payload, reply) => {
@@ -87,6 +106,7 @@ export function createManager(options: {
       spec: view.spec,
       epoch: view.lock.epoch,
       note: noteOf(view, at),
+      detached: at === null ? [] : view.detached,
     };
   }
 
@@ -95,9 +115,14 @@ export function createManager(options: {
     if (at?.guest.state === 'stopping' && !view.accessible.accessible) {
       return `its power-off is recorded when its objects are accessible again: ${view.accessible.text}`;
     }
+    const served = servedBy(view);
+    if (served !== null) return served;
     const waiting = ha.waiting().find((one) => one.vm === view.vm);
     if (waiting !== undefined) return waiting.text;
     const accessible: Accessibility = view.accessible;
+    if (at !== null && view.detached.length > 0 && accessible.accessible) {
+      return `its guest was started without ${view.detached.join(', ')}, and gets it at its next start`;
+    }
     return accessible.accessible ? null : accessible.text;
   }
 
@@ -125,11 +150,13 @@ export function createManager(options: {
       state: known.state,
       storage: storageState,
       problem: store?.problem ?? null,
+      site: store?.site ?? null,
       vms: known.running.length,
       cpus: known.cpus,
       memoryBytes: known.memoryBytes,
       diskTotalBytes: store?.totalBytes ?? 0,
       diskFreeBytes: store?.freeBytes ?? 0,
+      diskFill: store?.fill ?? 'ok',
     };
   }
 
@@ -139,6 +166,22 @@ export function createManager(options: {
       .hosts()
       .map((known) => hostInfo(known, stores.get(known.host)))
       .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  async function removeHost(name: string): Promise<void> {
+    const known = ha.hosts().find(({ host }) => host === name);
+    if (known === undefined)
+      throw new HoldfastError('unknown-host', `The cluster has no host ${name}`);
+    const { host } = known;
+    const answers = isHeard(known) || storage.reachableHosts().includes(host);
+    if (answers) {
+      throw new HoldfastError(
+        'conflict',
+        `${host} answers: stop its VMs and its daemon first, then remove it`,
+      );
+    }
+    await options.removeHost(host);
+    events.emit('host.removed', `${host} was removed from the cluster`);
   }
 
   function status(): ClusterStatus {
@@ -167,6 +210,7 @@ export function createManager(options: {
         `VM ${view.name} is ${at.guest.state} on ${at.host}`,
       );
     }
+    assertNotServed(view);
     if (!view.accessible.accessible) {
       throw new HoldfastError('inaccessible', `VM ${view.name}: ${view.accessible.text}`);
     }
@@ -183,6 +227,41 @@ export function createManager(options: {
     const order = { vm: view.vm, knowledge: storage.knowledge(view.vm) };
     await peer.ask(target, 'manager.start', order, startTimeoutMs);
     return again(view.vm);
+  }
+
+  /** Of a host that is gone only the lock is left, and that ends with its lease. */
+  function servedBy(view: VmView): string | null {
+    const { holder } = view.lock;
+    const known = ha.hosts().find((host) => host.host === holder);
+    return known !== undefined && isHeard(known) ? diskServices.servedBy(view) : null;
+  }
+
+  function assertNotServed(view: VmView): void {
+    const served = servedBy(view);
+    if (served === null) return;
+    throw new HoldfastError('lock-held', `VM ${view.name}: ${served}; end that command first`);
+  }
+
+  async function serveDisk(nameOrId: string, request: DiskServiceRequest): Promise<DiskService> {
+    const view = find(nameOrId);
+    const at = running(view.vm);
+    if (at !== null) {
+      throw new HoldfastError(
+        'already-running',
+        `VM ${view.name} is ${at.guest.state} on ${at.host}; a disk is served only while its VM is off`,
+      );
+    }
+    assertNotServed(view);
+    if (ha.protectionStatus(view.vm).status === 'protected') {
+      throw new HoldfastError(
+        'conflict',
+        `VM ${view.name} is protected and shall run: HA starts it as soon as it can. Stop it first`,
+      );
+    }
+    if (!view.accessible.accessible) {
+      throw new HoldfastError('inaccessible', `VM ${view.name}: ${view.accessible.text}`);
+    }
+    return diskServices.serve(view, request);
   }
 
   async function stopVm(nameOrId: string, { force }: { readonly force: boolean }): Promise<VmInfo> {
@@ -206,30 +285,76 @@ export function createManager(options: {
       : new HoldfastError('not-running', `VM ${view.name} does not run`);
   }
 
+  function objectInfo(view: ObjectView, vmName: string): ObjectInfo {
+    return { ...view, vmName, label: view.kind === 'namespace' ? 'namespace' : view.name };
+  }
+
+  function objectsOf(vm: VmId, name: string): ObjectInfo[] {
+    return storage.objects(vm).map((view) => objectInfo(view, name));
+  }
+
+  function objects(which: { readonly vm?: string; readonly problems?: boolean }): ObjectInfo[] {
+    const views = which.vm === undefined ? storage.vms() : [find(which.vm)];
+    return views
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+      .flatMap((view) => objectsOf(view.vm, view.name))
+      .filter((object) => which.problems !== true || object.problems.length > 0);
+  }
+
+  function object(name: string): ObjectInfo {
+    const slash = name.indexOf('/');
+    if (slash < 0) {
+      const view = storage.object(objectId(name));
+      if (view !== null) return objectInfo(view, storage.vm(view.vm)?.name ?? view.vm);
+      throw new HoldfastError('unknown-object', `There is no object ${name} known on ${self}`);
+    }
+    const vm = find(name.slice(0, slash));
+    const all = objectsOf(vm.vm, vm.name);
+    const label = name.slice(slash + 1);
+    const found = all.find((one) => one.label === label);
+    if (found !== undefined) return found;
+    throw new HoldfastError(
+      'unknown-object',
+      `VM ${vm.name} has no object "${label}" known on ${self}; it has ${all.map((one) => one.label).join(', ')}`,
+    );
+  }
+
   async function createVm(request: VmRequest): Promise<VmInfo> {
-    const spec = toSpec(request);
+    const spec = await toSpec(request, options.policies);
     const vm = await storage.createVm(spec, request);
     events.emit('vm.created', `VM ${spec.name} was made`, { vm, name: spec.name });
     return again(vm);
   }
 
   return {
+    policies: options.policies,
     status,
     hosts,
+    removeHost,
     vms: () => infos().sort((a, b) => (a.name < b.name ? -1 : 1)),
     vm(nameOrId): VmDetail {
       const view = find(nameOrId);
       return { ...info(view), objects: storage.objects(view.vm) };
     },
+    objects,
+    object,
     createVm,
     startVm,
     stopVm,
+    serveDisk,
+    ...createVmMetadata(storage, find),
+    async setRequired(nameOrId, disk, required) {
+      const view = find(nameOrId);
+      await storage.setRequired(view.vm, disk, required);
+      return again(view.vm);
+    },
     async removeVm(nameOrId) {
       const view = find(nameOrId);
       const at = running(view.vm);
       if (at !== null) {
         throw new HoldfastError('lock-held', `VM ${view.name} is ${at.guest.state} on ${at.host}`);
       }
+      assertNotServed(view);
       await storage.removeVm(view.vm);
       events.emit('vm.removed', `VM ${view.name} was removed`, { vm: view.vm, name: view.name });
     },
@@ -248,7 +373,7 @@ function isHeard(host: HaHostView): boolean {
 }
 
 /** The specification that a request stands for; throws `bad-request` naming the key. */
-function toSpec(request: VmRequest): VmSpec {
+async function toSpec(request: VmRequest, policies: Policies): Promise<VmSpec> {
   const within = (key: string, value: number, min: number, max: number) => {
     if (Number.isInteger(value) && value >= min && value <= max) return;
     throw new HoldfastError(
@@ -268,36 +393,26 @@ function toSpec(request: VmRequest): VmSpec {
   within('memoryBytes', request.memoryBytes, limits.minMemoryBytes, limits.maxMemoryBytes);
   within('cpus', request.cpus ?? 1, 1, limits.maxCpus);
   within('number of disks', request.disks.length, 1, limits.maxDisks);
-  const common = resolvePolicy('policy', request.policy);
+  const common = await policies.resolve('policy', request.policy);
+  const disks = request.disks.map(
+    async ({ sizeBytes, policy, required }, index): Promise<DiskSpec> => {
+      within(`disks[${index}].sizeBytes`, sizeBytes, limits.minDiskBytes, limits.maxDiskBytes);
+      return {
+        name: `disk${index}`,
+        sizeBytes: Math.ceil(sizeBytes / limits.blockBytes) * limits.blockBytes,
+        policy:
+          policy === undefined ? common : await policies.resolve(`disks[${index}].policy`, policy),
+        ...(required === false ? { required } : {}),
+      };
+    },
+  );
   return {
     name: request.name,
     cpus: request.cpus ?? 1,
     memoryBytes: request.memoryBytes,
     boot: request.boot ?? 'counter',
-    disks: request.disks.map((disk, index) => {
-      within(`disks[${index}].sizeBytes`, disk.sizeBytes, limits.minDiskBytes, limits.maxDiskBytes);
-      const policy =
-        disk.policy === undefined ? common : resolvePolicy(`disks[${index}].policy`, disk.policy);
-      return {
-        name: `disk${index}`,
-        sizeBytes: Math.ceil(disk.sizeBytes / limits.blockBytes) * limits.blockBytes,
-        policy,
-      };
-    }),
+    disks: await Promise.all(disks),
     protected: request.protected ?? true,
     priority: request.priority ?? 'medium',
   };
-}
-
-function resolvePolicy(key: string, policy: string | StoragePolicy = 'default'): StoragePolicy {
-  if (typeof policy !== 'string') return policy;
-  const found = Object.hasOwn(builtInPolicies, policy) ? builtInPolicies[policy] : undefined;
-  if (found !== undefined) return found;
-  const known = Object.entries(builtInPolicies).map(
-    ([name, one]) => `${name} (${hostsNeeded(one)} hosts)`,
-  );
-  throw new HoldfastError(
-    'bad-request',
-    `${key}: there is no policy "${policy}"; known: ${known.join(', ')}`,
-  );
 }

@@ -11,7 +11,13 @@ import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import type { ProtectionState } from '../model/protection.ts';
-import type { GuestState, VmSpec } from '../model/vm.ts';
+import {
+  type DetachedDisks,
+  detachedKey,
+  type GuestState,
+  runnerService,
+  type VmSpec,
+} from '../model/vm.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Guest, GuestDriver, GuestEvent } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
@@ -129,6 +135,7 @@ export function createRunner(options: {
       locked = await storage.lock(vm, { onlyIfProtected: byHa });
       entry.epoch = locked;
       entry.disks = await openDisks(entry, false);
+      await noteDetached(entry, entry.disks);
       const deadlineMs = storage.leaseDeadline(vm);
       if (deadlineMs === null) {
         throw new HoldfastError(
@@ -279,10 +286,26 @@ export function createRunner(options: {
     });
   }
 
+  /** Durable before the guest is there: whoever goes on with it must know which disks it has. */
+  async function noteDetached(entry: Entry, { missing }: OpenDisks): Promise<void> {
+    if (missing.length === 0) return;
+    const noted: DetachedDisks = { epoch: entry.epoch, disks: missing.map((one) => one.name) };
+    const condition = { heldAtEpoch: entry.epoch };
+    await storage.setMetadata(entry.vm, runnerService, detachedKey, noted, condition);
+    for (const { name, reason } of missing) {
+      emit(
+        'vm.diskDetached',
+        `VM ${entry.name} starts without ${name}, which it does not require: ${reason}`,
+        entry,
+      );
+    }
+  }
+
   async function openDisks(entry: Entry, guestRuns: boolean): Promise<OpenDisks> {
     return storage.openDisks(entry.vm, {
       epoch: entry.epoch,
       guestRuns,
+      ...(guestRuns ? { without: storage.vm(entry.vm)?.detached ?? [] } : {}),
       onWritesLost: () => step(entry, 'reset', async () => writesLost(entry)),
     });
   }

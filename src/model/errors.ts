@@ -3,7 +3,10 @@
 
 export const errorCatalogue = {
   'unknown-vm': 'Run `holdfast vm list` to see the VMs that this host knows.',
-  'name-in-use': 'Choose another name, or remove the VM that has it.',
+  'unknown-host': 'Run `holdfast host list` to see the hosts.',
+  'unknown-object':
+    'Run `holdfast object list` to see the objects, `holdfast policy list` the policies.',
+  'name-in-use': 'Choose another name, or remove what has it.',
   'bad-request': 'Correct the named key.',
   'policy-unsatisfiable': 'Add hosts, bring back the missing ones, or choose a smaller policy.',
   'no-capacity': 'Free some space or memory, or add a host.',
@@ -19,6 +22,9 @@ export const errorCatalogue = {
   'store-damaged': 'Replace the store: its content can not be trusted any more.',
   'disk-full': 'Free some space on the named host.',
   'disk-error': 'Look at the device of the named host.',
+  'bad-block':
+    'Look at the device of the named host. Another copy replaces the block where there is one; what overwrites it whole heals it, too.',
+  'unsettled-block': 'Nothing needs to be done: the writer of the disk settles it.',
   timeout: 'Look whether the named host is up and reachable.',
   unreachable: 'Look whether the named host is up and reachable.',
   'guest-failed': 'Look into the named log.',

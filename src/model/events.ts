@@ -7,6 +7,7 @@ export type EventType =
   | 'host.up'
   | 'host.suspected'
   | 'host.failed'
+  | 'host.removed'
   | 'master.elected'
   | 'master.abdicated'
   | 'vm.created'
@@ -21,6 +22,7 @@ export type EventType =
   | 'vm.resumed'
   | 'vm.lost'
   | 'vm.protected'
+  | 'vm.diskDetached'
   | 'failover.detected'
   | 'failover.waiting'
   | 'failover.lockFree'
@@ -33,7 +35,15 @@ export type EventType =
   | 'storage.copyRestored'
   | 'storage.damaged'
   | 'storage.full'
-  | 'storage.resync';
+  | 'storage.hostNearFull'
+  | 'storage.hostFull'
+  | 'storage.hostRoomAgain'
+  | 'storage.rebuild'
+  | 'storage.resync'
+  | 'storage.badBlock'
+  | 'storage.repaired'
+  | 'storage.unreadable'
+  | 'storage.voterReplaced';
 
 export interface ClusterEvent {
   /** Milliseconds since 1970, by the clock of the host that saw it; for people, never for decisions. */

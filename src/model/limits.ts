@@ -22,8 +22,14 @@ export const timings = {
   directorySyncMs: 5000,
   /** Between two attempts to bring an absent copy back. */
   resyncRetryMs: 1000,
+  /** A host that is away for so long is replaced as a voter and as the place of a copy. */
+  repairDelayMs: 3_600_000,
+  /** Between two looks at what is to be repaired. */
+  repairIntervalMs: 2000,
   /** Quiet time after which write-intent bits are cleared. */
   bitmapClearMs: 2000,
+  /** In which all blocks of a host's components are compared with their checksums once. */
+  scrubIntervalMs: 7 * 24 * 3_600_000,
   /** A guest that was heard and is silent for so long, while its process runs, may hang. */
   guestSilentAfterMs: 15000,
   /** Grace of a user's power-off before the guest is ended. */
@@ -37,6 +43,11 @@ export const limits = {
   maxNbdRequestBytes: 32 * 1024 * 1024,
   maxRecordBytes: 256 * 1024,
   maxMetadataValueBytes: 16 * 1024,
+  /** Of all services of one VM together, where users write. */
+  maxMetadataBytes: 128 * 1024,
+  maxMetadataNameLength: 128,
+  /** Of one call. */
+  maxMetadataChanges: 10_000,
   maxDiskBytes: 62 * 2 ** 40,
   minDiskBytes: 1024 * 1024,
   minMemoryBytes: 16 * 1024 * 1024,
@@ -45,11 +56,17 @@ export const limits = {
   maxDisks: 16,
   maxStripes: 12,
   maxFailuresToTolerate: 3,
+  /** Named ones, those that were removed included. */
+  maxPolicies: 1000,
   /** Region of the write-intent bitmap. */
   regionBytes: 1024 * 1024,
   stripeBytes: 1024 * 1024,
+  /** What one checksum is for. */
   blockBytes: 4096,
   maxNameLength: 63,
+  /** Used part of a host's device from which on it is said that it gets full / it takes no new objects. */
+  nearFullAtPercent: 85,
+  fullAtPercent: 95,
 } as const;
 
 /** Why these timings can not be used, or null: relations that safety or liveness rest on. */
@@ -62,6 +79,9 @@ export function timingsProblem(t: Timings): string | null {
   }
   if (t.suspectAfterMs < 2 * t.heartbeatIntervalMs) {
     return 'suspectAfter must be at least two heartbeat intervals';
+  }
+  if (t.repairDelayMs < t.leaseDurationMs + t.failAfterMs) {
+    return 'repairDelay must be longer than leaseDuration and failAfter together';
   }
   if (t.failAfterMs <= t.suspectAfterMs) return 'failAfter must be longer than suspectAfter';
   return null;

@@ -5,13 +5,18 @@ export interface StoragePolicy {
   readonly failuresToTolerate: number;
   /** Components over which each copy is spread (RAID 0 below RAID 1). */
   readonly stripes: number;
+  /** All space of the components is written, and so allocated, when they are made; otherwise it is taken
+   * as the guest writes. */
+  readonly thick?: boolean;
 }
 
 export const defaultPolicy: StoragePolicy = { failuresToTolerate: 1, stripes: 1 };
 
+/** Stands for whichever policy the cluster has as its default. */
+export const defaultPolicyName = 'default';
+
 /** Named policies that every cluster knows. */
 export const builtInPolicies: Readonly<Record<string, StoragePolicy>> = {
-  default: defaultPolicy,
   single: { failuresToTolerate: 0, stripes: 1 },
   mirror: { failuresToTolerate: 1, stripes: 1 },
   'mirror-3': { failuresToTolerate: 2, stripes: 1 },

@@ -51,6 +51,9 @@ interface RecordBase {
   readonly revision: Revision;
   readonly policy: StoragePolicy;
   readonly voters: readonly Voter[];
+  /** Only while the voters are being changed: those that come after `voters`. Until then a decision
+   * needs a majority of both (docs/protocols/register.md, "Changing the voters"). */
+  readonly nextVoters?: readonly Voter[];
 }
 
 /**
@@ -71,6 +74,8 @@ export interface NamespaceRecord extends RecordBase {
   /** Small files: `vm.json` and one descriptor `<disk>.json` per disk. */
   readonly files: Readonly<Record<string, string>>;
   readonly disks: readonly ObjectId[];
+  /** Those of the disks that the VM can do without; `vm.json` says the same. */
+  readonly optional?: readonly ObjectId[];
 }
 
 export interface DiskRecord extends RecordBase {
@@ -92,6 +97,45 @@ export type ObjectRecord = NamespaceRecord | DiskRecord | Tombstone;
 
 export function components(blueprint: Blueprint): Component[] {
   return blueprint.mirrors.flatMap((mirror) => mirror.stripes);
+}
+
+/** Who decides about a record: a majority of each group. */
+export type Voting = Pick<RecordBase, 'voters' | 'nextVoters'>;
+
+export function votingOf({ voters, nextVoters }: Voting): Voting {
+  return nextVoters === undefined ? { voters } : { voters, nextVoters };
+}
+
+/** One group, or two while the voters are being changed. */
+export function groupsOf({ voters, nextVoters }: Voting): readonly (readonly Voter[])[] {
+  return nextVoters === undefined ? [voters] : [voters, nextVoters];
+}
+
+/** Each voter once. */
+export function votersOf({ voters, nextVoters }: Voting): readonly Voter[] {
+  if (nextVoters === undefined) return voters;
+  const added = nextVoters.filter((voter) => !voters.some((other) => sameVoter(voter, other)));
+  return [...voters, ...added];
+}
+
+/** Whether those that `has` is true of can decide. */
+export function isQuorum(voting: Voting, has: (voter: Voter) => boolean): boolean {
+  return groupsOf(voting).every((group) => group.filter(has).length >= majority(group.length));
+}
+
+export function sameVoter(a: Voter, b: Voter): boolean {
+  return a.host === b.host && a.store === b.store && a.joined === b.joined;
+}
+
+export function sameVoters(a: readonly Voter[], b: readonly Voter[]): boolean {
+  return a.length === b.length && a.every((voter) => b.some((other) => sameVoter(voter, other)));
+}
+
+export function sameVoting(a: Voting, b: Voting): boolean {
+  if (!sameVoters(a.voters, b.voters)) return false;
+  if (a.nextVoters === undefined || b.nextVoters === undefined)
+    return a.nextVoters === b.nextVoters;
+  return sameVoters(a.nextVoters, b.nextVoters);
 }
 
 export function majority(voters: number): number {

@@ -10,6 +10,8 @@ export interface DiskSpec {
   readonly name: string;
   readonly sizeBytes: number;
   readonly policy: StoragePolicy;
+  /** False: the VM is accessible, and can be started, without it. */
+  readonly required?: boolean;
 }
 
 export type RestartPriority = 'highest' | 'high' | 'medium' | 'low' | 'lowest';
@@ -28,3 +30,10 @@ export interface VmSpec {
 export type GuestState = 'starting' | 'running' | 'paused' | 'stopping';
 
 export type PowerState = 'off' | GuestState | 'unknown';
+
+/** Metadata of the namespace object that the host writes which runs the VM. */
+export const runnerService = 'runner';
+/** Disks that the guest of this epoch was started without. */
+export const detachedKey = 'detached';
+
+export type DetachedDisks = { readonly epoch: number; readonly disks: readonly string[] };

@@ -1,26 +1,42 @@
-// The frame that one host sends another: a fixed header, a JSON body, a raw payload. The body names
-// the message's type; the payload (disk data) is never copied into JSON.
+// The frame that one host sends another: a fixed header, a body, a raw payload. The body is JSON that
+// names the message's type, or for a few types a short form; the payload (disk data) is never copied
+// into it.
 //
-// Header, 20 bytes, big-endian: magic u32, version u8, kind u8, reserved u16, request id u32,
-// body length u32, payload length u32. Integrity on the wire is TLS's.
+// Header, 20 bytes, big-endian: magic u32, version u8, kind u8, form u8, reserved u8, request id u32,
+// body length u32, payload length u32. Form 0 is JSON, `[type, body]`; 1 is a reply that says nothing
+// but that all is well, without a body and a type, which the asker knows; from 2 on they are those of
+// `compact.ts`. Integrity on the wire is TLS's.
 
 import { HoldfastError } from '../model/errors.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits } from '../model/limits.ts';
+import {
+  formOf,
+  forms,
+  maxCompactBytes,
+  putUint32,
+  readCompact,
+  uint32At,
+  writeCompact,
+} from './compact.ts';
 
 export type FrameKind = 'oneWay' | 'request' | 'reply' | 'failure';
 
 export interface Frame {
   readonly kind: FrameKind;
   readonly requestId: number;
+  /** Empty for a decoded reply whose body is null: the asker knows what it asked. */
   readonly type: string;
   readonly body: JsonValue;
   readonly payload: Uint8Array;
 }
 
 const magic = 0x48464d31; // "HFM1"
-const version = 1;
+const version = 2;
 const headerBytes = 20;
+const jsonForm = 0;
+const nothingForm = 1;
+const firstCompactForm = 2;
 const kinds: readonly FrameKind[] = ['oneWay', 'request', 'reply', 'failure'];
 const kindCodes: Readonly<Record<FrameKind, number>> = {
   oneWay: 0,
@@ -32,6 +48,7 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder('utf-8', { fatal: true });
 
 export const noPayload = new Uint8Array(0);
+const nothing = { type: '', body: null } as const;
 
 /** Small frames are cut from slabs: a buffer of its own takes longer to get than to fill (0.5 us of
  * the 1.1 us that a heartbeat took). Nothing is ever written to a place again that was given out. */
@@ -51,14 +68,18 @@ const shared = new WeakMap<Uint8Array, Frame | null>();
 
 /** Chunks to be sent one after the other; the payload is passed through uncopied. */
 export function encodeFrame(frame: Frame): Uint8Array[] {
-  const text = JSON.stringify([frame.type, frame.body]);
-  const head = encodeAscii(text) ?? encodeUtf8(text);
+  let form = formFor(frame);
+  let head = form === jsonForm ? null : encodeShort(form, frame.body);
+  if (head === null) {
+    form = jsonForm;
+    head = encodeJson(frame);
+  }
   const bodyLength = head.length - headerBytes;
   const payloadLength = frame.payload.length;
   putUint32(head, 0, magic);
   head[4] = version;
   head[5] = kindCodes[frame.kind];
-  head[6] = 0;
+  head[6] = form;
   head[7] = 0;
   putUint32(head, 8, frame.requestId);
   putUint32(head, 12, bodyLength);
@@ -73,7 +94,29 @@ export function encodeForMany(frame: Frame): Uint8Array[] {
   return chunks;
 }
 
-/** The frame with its header left empty, or null where the text is too long, or not ASCII. */
+function formFor({ kind, type, body }: Frame): number {
+  if (kind === 'reply') return body === null ? nothingForm : jsonForm;
+  const form = kind === 'request' ? formOf(type) : -1;
+  return form < 0 ? jsonForm : form + firstCompactForm;
+}
+
+/** The frame with its header left empty, or null where the body does not fit the form. */
+function encodeShort(form: number, body: JsonValue): Uint8Array | null {
+  const from = reserve(headerBytes + maxCompactBytes);
+  const at = from + headerBytes;
+  if (form === nothingForm) return take(headerBytes);
+  const end = writeCompact(form - firstCompactForm, body, slab, at);
+  if (end >= 0) return take(end - from);
+  return null;
+}
+
+/** The same in JSON. */
+function encodeJson({ type, body }: Frame): Uint8Array {
+  const text = JSON.stringify([type, body]);
+  return encodeAscii(text) ?? encodeUtf8(text);
+}
+
+/** The same, or null where the text is too long, or not ASCII. */
 function encodeAscii(text: string): Uint8Array | null {
   const { length } = text;
   if (length > maxLoopedChars) return null;
@@ -136,9 +179,21 @@ function decode(bytes: Uint8Array): Frame {
   const payloadLength = uint32At(bytes, 16);
   if (headerBytes + bodyLength + payloadLength !== bytes.length) throw malformed('wrong length');
   if (bytes.length > limits.maxFrameBytes) throw malformed('too long');
-  const [type, body] = parseBody(bytes.subarray(headerBytes, headerBytes + bodyLength));
+  const { type, body } = decodeBody(
+    bytes[6] as number,
+    bytes.subarray(headerBytes, headerBytes + bodyLength),
+  );
   const payload = payloadLength === 0 ? noPayload : bytes.subarray(headerBytes + bodyLength);
   return { kind, requestId: uint32At(bytes, 8), type, body, payload };
+}
+
+function decodeBody(form: number, bytes: Uint8Array): Pick<Frame, 'type' | 'body'> {
+  if (form === jsonForm) return parseJson(bytes);
+  if (form === nothingForm && bytes.length === 0) return nothing;
+  const type = forms[form - firstCompactForm]?.type;
+  const body = type === undefined ? null : readCompact(form - firstCompactForm, bytes, 0);
+  if (type === undefined || body === null) throw malformed(`body is not of form ${form}`);
+  return { type, body };
 }
 
 function freeze(value: JsonValue): void {
@@ -147,20 +202,7 @@ function freeze(value: JsonValue): void {
   Object.freeze(value);
 }
 
-function putUint32(bytes: Uint8Array, at: number, value: number): void {
-  bytes[at] = value >>> 24;
-  bytes[at + 1] = value >>> 16;
-  bytes[at + 2] = value >>> 8;
-  bytes[at + 3] = value;
-}
-
-function uint32At(bytes: Uint8Array, at: number): number {
-  const high = ((bytes[at] as number) << 8) | (bytes[at + 1] as number);
-  const low = ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number);
-  return high * 0x10000 + low;
-}
-
-function parseBody(bytes: Uint8Array): [string, JsonValue] {
+function parseJson(bytes: Uint8Array): Pick<Frame, 'type' | 'body'> {
   let parsed: unknown;
   try {
     parsed = JSON.parse(decoder.decode(bytes));
@@ -170,7 +212,7 @@ function parseBody(bytes: Uint8Array): [string, JsonValue] {
   if (!Array.isArray(parsed) || parsed.length !== 2 || typeof parsed[0] !== 'string') {
     throw malformed('body is not [type, value]');
   }
-  return [parsed[0], parsed[1] as JsonValue];
+  return { type: parsed[0], body: parsed[1] as JsonValue };
 }
 
 function malformed(why: string, cause?: unknown): HoldfastError {

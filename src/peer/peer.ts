@@ -8,9 +8,10 @@
 import { asHoldfastError, type ErrorCode, errorCatalogue, HoldfastError } from '../model/errors.ts';
 import type { HostId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
-import type { Clock, Timer } from '../ports/clock.ts';
+import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { Transport } from '../ports/transport.ts';
+import { Deadlines, type Due } from './deadlines.ts';
 import { decodeFrame, encodeForMany, encodeFrame, type Frame, noPayload } from './frame.ts';
 
 export type Done = (error: HoldfastError | null, body: JsonValue, payload: Uint8Array) => void;
@@ -54,11 +55,12 @@ const manyHosts = 12;
 /** To a one-way message. */
 const noReply: Reply = { ok: () => {}, fail: () => {} };
 
-interface Pending {
+interface Pending extends Due {
+  readonly requestId: number;
   readonly to: HostId;
   readonly type: string;
+  readonly timeoutMs: number;
   readonly done: Done;
-  readonly timer: Timer;
 }
 
 export function createPeer(options: {
@@ -73,6 +75,10 @@ export function createPeer(options: {
   const listeners: ((host: HostId, up: boolean) => void)[] = [];
   const sessions = new Set<HostId>();
   const pending = new Map<number, Pending>();
+  const deadlines = new Deadlines<Pending>(clock, ({ requestId, to, type, timeoutMs }) => {
+    const text = `${to} did not answer "${type}" within ${timeoutMs} ms`;
+    settle(requestId, new HoldfastError('timeout', text), null, noPayload);
+  });
   let nextRequestId = 1;
   let stopped = false;
 
@@ -96,7 +102,7 @@ export function createPeer(options: {
     const request = pending.get(requestId);
     if (request === undefined) return; // timed out before
     pending.delete(requestId);
-    request.timer.cancel();
+    deadlines.remove(request, request.timeoutMs);
     request.done(error, body, payload);
   }
 
@@ -156,15 +162,18 @@ export function createPeer(options: {
     request(to, type, body, payload, timeoutMs, done) {
       const requestId = nextRequestId;
       nextRequestId = (nextRequestId % 0xffffffff) + 1;
-      const timer = clock.after(timeoutMs, () =>
-        settle(
-          requestId,
-          new HoldfastError('timeout', `${to} did not answer "${type}" within ${timeoutMs} ms`),
-          null,
-          noPayload,
-        ),
-      );
-      pending.set(requestId, { to, type, done, timer });
+      const request: Pending = {
+        requestId,
+        to,
+        type,
+        timeoutMs,
+        done,
+        dueMs: 0,
+        previous: null,
+        next: null,
+      };
+      if (!stopped) deadlines.add(request, timeoutMs);
+      pending.set(requestId, request);
       if (!transmit(to, { kind: 'request', requestId, type, body, payload })) {
         clock.defer(() => settle(requestId, unreachable(to, options.network), null, noPayload));
       }
@@ -208,11 +217,12 @@ export function createPeer(options: {
             });
             return;
           }
+          const asked = frame.type === '' ? pending.get(frame.requestId)?.type : frame.type;
           try {
             receive(from, frame);
           } catch (error) {
             // What one answer breaks must not take the daemon, and with it every VM, along.
-            log.error(`an answer of ${from} to "${frame.type}" failed: ${String(error)}`, {
+            log.error(`an answer of ${from} to "${asked}" failed: ${String(error)}`, {
               network: options.network,
             });
           }
@@ -221,7 +231,7 @@ export function createPeer(options: {
     },
     async stop() {
       stopped = true;
-      for (const request of pending.values()) request.timer.cancel();
+      deadlines.stop();
       pending.clear();
       await transport.stop();
     },

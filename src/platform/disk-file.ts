@@ -7,8 +7,12 @@
 import { fdatasync, read, writev } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { DiskError, type DiskFile } from '../ports/disk.ts';
+import { punchHole } from './punch-hole.ts';
 
 type Done = (error: DiskError | null) => void;
+
+/** What is written where a file system has no holes. */
+const zeros = new Uint8Array(1024 * 1024);
 
 export function toDiskError(error: unknown, what: string): DiskError {
   if (error instanceof DiskError) return error;
@@ -59,6 +63,29 @@ class NodeDiskFile implements DiskFile {
       if (bytesWritten === length) return done(null);
       if (bytesWritten > 0) return this.write(end, skip(chunks, bytesWritten), done);
       done(new DiskError('failed', `writing ${this.#name}: the device takes no bytes`));
+    });
+  }
+
+  discard(offset: number, length: number, done: Done): void {
+    if (this.#failure !== null) return void setImmediate(done, this.#failure);
+    if (offset + length > this.sizeBytes) {
+      const range = `${offset}+${length} of ${this.sizeBytes} bytes`;
+      const error = new DiskError('failed', `discarding ${range} of ${this.#name}: beyond its end`);
+      return void setImmediate(done, error);
+    }
+    if (length === 0) return void setImmediate(done, null);
+    punchHole(this.#handle.fd, offset, length, (outcome) => {
+      if (outcome === 'punched') done(null);
+      else if (outcome === 'unsupported') this.#writeZeros(offset, length, done);
+      else done(toDiskError(outcome, `discarding of ${this.#name}`));
+    });
+  }
+
+  #writeZeros(offset: number, length: number, done: Done): void {
+    const piece = Math.min(zeros.length, length);
+    this.write(offset, [zeros.subarray(0, piece)], (error) => {
+      if (error !== null || piece === length) done(error);
+      else this.#writeZeros(offset + piece, length - piece, done);
     });
   }
 

@@ -5,6 +5,7 @@
 import { constants, readFileSync, statfsSync } from 'node:fs';
 import { mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { crc32 } from 'node:zlib';
 import { DiskError, type LocalDisk } from '../ports/disk.ts';
 import { openDiskFile, toDiskError } from './disk-file.ts';
 import { syncFolder } from './durable-file.ts';
@@ -64,6 +65,7 @@ function makeDisk(root: string, incarnation: string, close: () => void): NodeDis
   }
 
   return {
+    crc32,
     incarnation,
     close,
     open: (name, options) =>
@@ -114,8 +116,9 @@ function makeDisk(root: string, incarnation: string, close: () => void): NodeDis
       }),
     space() {
       try {
-        const { bsize, blocks, bavail } = statfsSync(root);
-        return { totalBytes: bsize * blocks, freeBytes: bsize * bavail };
+        const { bsize, blocks, bfree, bavail } = statfsSync(root);
+        // As `df` counts: what is kept back for root or by a quota is not there to be used.
+        return { totalBytes: bsize * (blocks - bfree + bavail), freeBytes: bsize * bavail };
       } catch (error) {
         throw toDiskError(error, 'asking for free space');
       }

@@ -1,9 +1,10 @@
 // Small files that must be whole: written beside the target, made durable, then renamed over it.
 // After a crash at any moment there is the old content or the new one, never a part.
 
-import { open, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { HoldfastError } from '../model/errors.ts';
+import type { SmallFile } from '../ports/small-file.ts';
 
 /** Makes durable which names a folder holds. */
 export async function syncFolder(path: string): Promise<void> {
@@ -40,4 +41,20 @@ export async function writeFileDurably(
     throw new HoldfastError(kind, `writing ${path}: ${message}`, { cause: error });
   }
   await syncFolder(dirname(path));
+}
+
+/** The file at this path, which need not be there yet. */
+export function smallFile(path: string): SmallFile {
+  return {
+    async read() {
+      try {
+        return await readFile(path, 'utf8');
+      } catch (error) {
+        const { code, message } = error as NodeJS.ErrnoException;
+        if (code === 'ENOENT') return null;
+        throw new HoldfastError('disk-error', `reading ${path}: ${message}`, { cause: error });
+      }
+    },
+    write: (content) => writeFileDurably(path, content),
+  };
 }

@@ -4,6 +4,7 @@
 import type { Writable } from 'node:stream';
 
 const lengthBytes = 4;
+const nothing = Buffer.alloc(0);
 
 /**
  * The same bytes as what the inside knows. A Buffer is a Uint8Array with other habits: its `slice`
@@ -64,31 +65,73 @@ export class FrameReader {
   }
 }
 
-/** Gathers the frames of one turn of the event loop into one write to the system. */
+/** Above so many bytes pieces are not put together any further: it takes longer than it saves. */
+const maxJoinedBytes = 1024 * 1024;
+
+/**
+ * Gathers the frames of one turn of the event loop into one write to the system. They are put into one
+ * buffer here: a stream takes each piece with an object of its own (2 us for a small frame), and TLS
+ * copies several pieces into one anyway, but encrypts a single one where it lies.
+ */
 export class FrameWriter {
   readonly #stream: Writable;
-  #corked = false;
+  #pieces: Uint8Array[] = [];
+  /** The length that goes before the piece; -1 where the piece goes on with a frame. */
+  #lengths: number[] = [];
+  #bytes = 0;
+  #isFlushing = false;
 
   constructor(stream: Writable) {
     this.#stream = stream;
   }
 
-  write(chunks: readonly Uint8Array[]): void {
-    if (!this.#corked) {
-      this.#corked = true;
-      this.#stream.cork();
-      setImmediate(this.#uncork);
-    }
-    let length = 0;
-    for (const chunk of chunks) length += chunk.length;
-    const head = Buffer.allocUnsafe(lengthBytes);
-    head.writeUInt32BE(length, 0);
-    this.#stream.write(head);
-    for (const chunk of chunks) if (chunk.length > 0) this.#stream.write(chunk);
+  /** What has not been handed to the stream yet. */
+  get pendingBytes(): number {
+    return this.#bytes;
   }
 
-  readonly #uncork = (): void => {
-    this.#corked = false;
+  /** The chunks must not be changed afterwards. */
+  write(chunks: readonly Uint8Array[]): void {
+    let length = 0;
+    for (const chunk of chunks) length += chunk.length;
+    let prefix = length;
+    for (const chunk of chunks) {
+      this.#pieces.push(chunk);
+      this.#lengths.push(prefix);
+      prefix = -1;
+    }
+    this.#bytes += length + lengthBytes;
+    if (this.#isFlushing) return;
+    this.#isFlushing = true;
+    setImmediate(this.#flush);
+  }
+
+  readonly #flush = (): void => {
+    const pieces = this.#pieces;
+    const lengths = this.#lengths;
+    let left = this.#bytes;
+    this.#pieces = [];
+    this.#lengths = [];
+    this.#bytes = 0;
+    this.#isFlushing = false;
+    if (this.#stream.destroyed || this.#stream.writableEnded) return;
+    let target: Buffer = nothing;
+    let filled = 0;
+    this.#stream.cork();
+    for (const [index, piece] of pieces.entries()) {
+      const length = lengths[index] as number;
+      const needed = piece.length + (length < 0 ? 0 : lengthBytes);
+      if (target.length - filled < needed) {
+        if (filled > 0) this.#stream.write(target.subarray(0, filled));
+        target = Buffer.allocUnsafeSlow(Math.max(needed, Math.min(left, maxJoinedBytes)));
+        filled = 0;
+      }
+      if (length >= 0) filled = target.writeUInt32BE(length, filled);
+      target.set(piece, filled);
+      filled += piece.length;
+      left -= needed;
+    }
+    if (filled > 0) this.#stream.write(target.subarray(0, filled));
     this.#stream.uncork();
   };
 }

@@ -1,6 +1,7 @@
 // The hosts of the cluster that this host knows of, durable in one JSON file. Hosts learn of each
-// other by telling; the list only grows, so that hearing old news does no harm. About itself each
-// host knows best: its own entry, told by itself, replaces what others have.
+// other by telling; the list only grows, so that hearing old news does no harm: a host that was removed stays
+// in it as such, and its name is not given again. About itself each host knows best: its own entry, told
+// by itself, replaces what others have, but for its removal.
 
 import { readFile } from 'node:fs/promises';
 import { HoldfastError } from '../model/errors.ts';
@@ -21,11 +22,19 @@ export type Member = {
   readonly haAddress: string;
   /** Has the key of the cluster's authority, so it can make join tokens. */
   readonly issuer: boolean;
+  /** What may fail together with it: a building, a room. */
+  readonly site?: string;
+  readonly removed?: true;
 };
 
 export interface Members {
-  /** In the order of their names. */
+  /** In the order of their names, without those that were removed. */
   list(): readonly Member[];
+  /** With them. */
+  all(): readonly Member[];
+  /** Resolves when durable. */
+  remove(name: HostId): Promise<void>;
+  /** Also one that was removed. */
   get(name: HostId): Member | undefined;
   /** Adds those that are new, and the `teller`'s own entry; resolves when durable, to whether the
    * list has changed. */
@@ -40,7 +49,10 @@ export async function openMembers(path: string): Promise<Members> {
   async function mergeNow(told: readonly Member[], teller: HostId | undefined): Promise<boolean> {
     const next = new Map(known);
     for (const member of told) {
-      if (!next.has(member.name) || member.name === teller) next.set(member.name, member);
+      const before = next.get(member.name);
+      if (before?.removed) continue;
+      if (member.removed) next.set(member.name, { ...(before ?? member), removed: true });
+      else if (before === undefined || member.name === teller) next.set(member.name, member);
     }
     const text = format(next);
     if (text === format(known)) return false;
@@ -49,14 +61,21 @@ export async function openMembers(path: string): Promise<Members> {
     return true;
   }
 
+  function merge(told: readonly Member[], teller?: HostId): Promise<boolean> {
+    const merged = saved.then(() => mergeNow(told, teller));
+    saved = merged.catch(() => {});
+    return merged;
+  }
+
   return {
-    list: () => sorted(known),
-    get: (name) => known.get(name),
-    merge(told, teller) {
-      const merged = saved.then(() => mergeNow(told, teller));
-      saved = merged.catch(() => {});
-      return merged;
+    list: () => sorted(known).filter((member) => !member.removed),
+    all: () => sorted(known),
+    async remove(name) {
+      const member = known.get(name);
+      if (member !== undefined) await merge([{ ...member, removed: true }]);
     },
+    get: (name) => known.get(name),
+    merge,
   };
 }
 
@@ -65,7 +84,7 @@ export function readMembers(value: JsonValue | undefined): Member[] {
   if (!Array.isArray(value)) throw new HoldfastError('bad-request', 'The member list is no list');
   return value.map((entry: JsonValue) => {
     const member = entry as Record<string, JsonValue> | null;
-    const { name, kind, storageAddress, haAddress, issuer } = member ?? {};
+    const { name, kind, storageAddress, haAddress, issuer, site, removed } = member ?? {};
     const valid =
       typeof name === 'string' &&
       isName(name) &&
@@ -74,11 +93,21 @@ export function readMembers(value: JsonValue | undefined): Member[] {
       parseAddress(storageAddress) !== null &&
       typeof haAddress === 'string' &&
       parseAddress(haAddress) !== null &&
-      typeof issuer === 'boolean';
+      typeof issuer === 'boolean' &&
+      (site === undefined || (typeof site === 'string' && isName(site))) &&
+      (removed === undefined || removed === true);
     if (!valid) {
       throw new HoldfastError('bad-request', `${JSON.stringify(entry)} does not describe a host`);
     }
-    return { name: name as HostId, kind, storageAddress, haAddress, issuer };
+    return {
+      name: name as HostId,
+      kind,
+      storageAddress,
+      haAddress,
+      issuer,
+      ...(site === undefined ? {} : { site }),
+      ...(removed === undefined ? {} : { removed }),
+    };
   });
 }
 

@@ -315,7 +315,7 @@ export function createTlsTransport(options: TlsTransportOptions): TlsTransport {
     send(to, chunks) {
       const session = sessions.get(to);
       if (session === undefined || session.socket.destroyed) return false;
-      if (session.socket.writableLength > maxQueuedBytes) {
+      if (session.socket.writableLength + session.writer.pendingBytes > maxQueuedBytes) {
         // Not at once: who sends does not expect to be called back from within.
         clock.defer(() => breakUp(session, 'the peer reads too slowly'));
         return false;

@@ -22,6 +22,9 @@ export interface DiskFile {
     chunks: readonly Uint8Array[],
     done: (error: DiskError | null) => void,
   ): void;
+  /** Makes the range (all of it within the file) read as zeros and gives its space back where the
+   * device can; where not, zeros are written. Visible and durable as a write is. */
+  discard(offset: number, length: number, done: (error: DiskError | null) => void): void;
   /** Makes all writes that were called back durable. */
   sync(done: (error: DiskError | null) => void): void;
   /** Cuts or extends (with zeros, sparse) the file. */
@@ -30,6 +33,8 @@ export interface DiskFile {
 }
 
 export interface LocalDisk {
+  /** CRC-32 (as `crc32` of the model, but as fast as the machine can). */
+  readonly crc32: (bytes: Uint8Array) => number;
   /**
    * Changes whenever writes that were not synced may have been lost (power loss, reboot). The end
    * of the daemon's process alone does not change it.

@@ -110,6 +110,11 @@ export type Point =
     }
   // --- guests and protection ---
   /** The disks are open and served; about to start the guest's process. */
+  /** Old and new voters decide together from now on. */
+  | { readonly at: 'voters.joint'; readonly object: ObjectId }
+  | { readonly at: 'voters.changed'; readonly object: ObjectId }
+  /** The record names another component in the place of one that is gone; nothing is in it yet. */
+  | { readonly at: 'copy.replaced'; readonly object: ObjectId; readonly component: ComponentId }
   | { readonly at: 'guest.starting'; readonly vm: VmId; readonly epoch: Epoch }
   /** The start has succeeded: the guest runs, or is paused because its lease has lapsed meanwhile.
    * Nobody has been told, HA included. */

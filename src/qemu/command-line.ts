@@ -54,22 +54,27 @@ export function uuidOf(vm: string): string | null {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }
 
-function diskArguments(disk: { readonly socket: string }, index: number, boots: boolean): string[] {
+/** Named as the VM's disks are, not counted: a guest may be started without one of them. */
+function diskArguments(
+  disk: GuestLaunch['disks'][number],
+  index: number,
+  boots: boolean,
+): string[] {
   const node = {
     driver: 'nbd',
-    'node-name': `disk${index}`,
+    'node-name': disk.name,
     server: { type: 'unix', path: disk.socket },
     'reconnect-delay': reconnectDelaySeconds,
-    discard: 'ignore',
+    discard: 'unmap',
   };
   const device = [
     'virtio-blk-pci',
-    `id=virtio-disk${index}`,
-    `drive=disk${index}`,
-    `serial=disk${index}`,
+    `id=virtio-${disk.name}`,
+    `drive=${disk.name}`,
+    `serial=${disk.name}`,
     'write-cache=on',
-    'discard=off',
-    'write-zeroes=off',
+    'discard=on',
+    'write-zeroes=on',
     'rerror=stop',
     'werror=stop',
     // With `-kernel` the first place is taken.

@@ -353,10 +353,10 @@ export class QemuGuest implements Guest {
       this.#emit({ type: 'panicked' });
     } else if (name === 'BLOCK_IO_ERROR' && !this.#stoppedByError) {
       this.#stoppedByError = true;
-      const index = Number(/^disk(\d+)$/.exec(textOf(data['node-name'], ''))?.[1] ?? 'NaN');
+      const name = textOf(data['node-name'], '');
       this.#emit({
         type: 'ioError',
-        disk: this.#context.launch.disks[index] ?? 'unknown',
+        disk: this.#context.launch.disks.includes(name) ? name : 'unknown',
         detail: textOf(data['reason'], 'an I/O error'),
       });
     }

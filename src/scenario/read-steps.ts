@@ -6,8 +6,10 @@ import {
   each,
   type Field,
   form,
+  integer,
   oneForm,
   oneOf,
+  optional,
   orNull,
   required,
 } from './fields.ts';
@@ -106,6 +108,11 @@ function stepField(
       host,
       byMs,
     })),
+    corruptDisk: form(
+      host,
+      { at, blocks: optional(integer(1, 1000), 1) },
+      (host, { at: atMs, blocks }) => ({ atMs, kind: 'corruptDisk', host, blocks }),
+    ),
     fillDisk: onHost('fillDisk'),
     freeDisk: onHost('freeDisk'),
     migrate: form(vm, { at, to: required(fullHost) }, (vm, { at: atMs, to }) => ({

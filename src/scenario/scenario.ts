@@ -123,6 +123,7 @@ export type StepKind =
   | { readonly kind: 'failDisk'; readonly host: string }
   | { readonly kind: 'repairDisk'; readonly host: string }
   | { readonly kind: 'slowDisk'; readonly host: string; readonly byMs: number }
+  | { readonly kind: 'corruptDisk'; readonly host: string; readonly blocks: number }
   | { readonly kind: 'fillDisk'; readonly host: string }
   | { readonly kind: 'freeDisk'; readonly host: string }
   | { readonly kind: 'migrate'; readonly vm: string; readonly to: string }

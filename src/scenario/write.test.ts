@@ -176,6 +176,7 @@ function drawStep(draw: Draw, hosts: readonly ScenarioHost[], vms: readonly Scen
     { kind: 'heal', network },
     { kind: 'freeze', host, forMs: draw(time) + 1 },
     { kind: 'slowDisk', host, byMs: draw(time) },
+    { kind: 'corruptDisk', host, blocks: draw(fc.integer({ min: 1, max: 9 })) },
     { kind: 'maintenance', host, on: draw(fc.boolean()) },
   ];
   return { atMs: draw(time), ...draw(fc.constantFrom(...kinds)) };

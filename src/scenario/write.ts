@@ -157,6 +157,8 @@ function writeStep(step: Step): Plain {
       return { at, freeze: step.host, for: timeText(step.forMs) };
     case 'slowDisk':
       return { at, slowDisk: step.host, by: timeText(step.byMs) };
+    case 'corruptDisk':
+      return without({ at, corruptDisk: step.host, blocks: changed(step.blocks, 1) });
     case 'killGuest':
     case 'hangGuest':
       return { at, [step.kind]: step.vm };

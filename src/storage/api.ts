@@ -2,6 +2,7 @@
 // accessibility, views) informs and may lag; what changes a record goes through the object's
 // register and is exact. All times are milliseconds of the host's clock.
 
+import type { HoldfastError } from '../model/errors.ts';
 import type { ComponentId, Epoch, HostId, ObjectId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { StoragePolicy } from '../model/policy.ts';
@@ -18,6 +19,10 @@ export interface VmView {
   readonly accessible: Accessibility;
   /** Bytes of the VM's data components per host; for placement near the data. */
   readonly dataHosts: readonly HostId[];
+  /** Of its namespace record: grows with every change. */
+  readonly revision: number;
+  /** Disks that its present guest was started without. */
+  readonly detached: readonly string[];
 }
 
 export type Accessibility =
@@ -34,6 +39,31 @@ export type Accessibility =
 export interface SetCondition {
   /** The lock is held, with this epoch. */
   readonly heldAtEpoch?: Epoch;
+  /** The key's present value; null: it has none. */
+  readonly expected?: JsonValue;
+  readonly revision?: number;
+  /** All metadata of the VM has at most so many bytes afterwards. */
+  readonly withinBytes?: number;
+}
+
+export interface MetadataChange {
+  readonly vm: VmId;
+  readonly service: string;
+  readonly key: string;
+  /** Null removes the key. */
+  readonly value: JsonValue;
+  readonly condition?: SetCondition;
+}
+
+export interface SetResult {
+  readonly vm: VmId;
+  readonly error: HoldfastError | null;
+}
+
+export interface MetadataValues {
+  readonly values: ReadonlyMap<VmId, JsonValue>;
+  /** Reads of objects that the answer took; from memory: none. */
+  readonly objectReads: number;
 }
 
 export interface LockStatus {
@@ -65,6 +95,9 @@ export interface LeaseEvents {
 export interface OpenDisks {
   /** Sockets in the order of the VM's disks. */
   readonly disks: readonly { readonly name: string; readonly socket: string }[];
+  /** Disks that are not required and could not be opened, each with the reason. For a guest that
+   * goes on they are opened as soon as they can be; one that is started does without them. */
+  readonly missing: readonly { readonly name: string; readonly reason: string }[];
   /** Ends service after what is in flight is done or, without lease, dropped. */
   close(): Promise<void>;
 }
@@ -76,9 +109,25 @@ export interface OpenDisksOptions {
   readonly guestRuns: boolean;
   /** Called when that is so. */
   readonly onWritesLost: () => void;
+  /** Disks to leave alone: the guest that goes on was started without them. */
+  readonly without?: readonly string[];
+  /** Only this one of the VM's disks, and not where a guest would look for it. */
+  readonly only?: { readonly disk: string; readonly socket: string; readonly readOnly: boolean };
 }
 
-export type ComponentState = 'active' | 'absent' | 'stale' | 'resyncing';
+/**
+ * `active`: in sync and within reach. `absent`: its host does not answer; it may come back as it was.
+ * `degraded`: its host answers and its store has failed, or is another one by now. `stale`: it has
+ * missed writes. `resyncing`: it gets what it missed.
+ */
+export type ComponentState = 'active' | 'absent' | 'stale' | 'resyncing' | 'degraded';
+
+export interface VoteView {
+  readonly host: HostId;
+  /** A witness has no data of the object. */
+  readonly role: 'data' | 'witness';
+  readonly state: 'reachable' | 'absent' | 'degraded';
+}
 
 export interface ComponentView {
   readonly component: ComponentId;
@@ -98,6 +147,10 @@ export interface ObjectView {
   readonly accessible: Accessibility;
   readonly components: readonly ComponentView[];
   readonly voters: readonly HostId[];
+  readonly votes: readonly VoteView[];
+  readonly inSync: readonly ComponentId[];
+  /** What keeps it from surviving what its policy says, each a sentence; empty: it complies. */
+  readonly problems: readonly string[];
 }
 
 export interface StorageHostView {
@@ -106,8 +159,13 @@ export interface StorageHostView {
   readonly store: 'ok' | 'failed' | 'unknown';
   /** Why the store failed. */
   readonly problem?: string;
+  readonly site: string | null;
+  /** `nearFull`: told before it hurts; `full`: it takes no new objects. */
+  readonly fill: 'ok' | 'nearFull' | 'full';
   readonly totalBytes: number;
   readonly freeBytes: number;
+  /** Of components, by the directory. */
+  readonly components: number;
 }
 
 /**
@@ -135,11 +193,9 @@ export interface Storage {
   ): Promise<void>;
   /** Generic GET over all VMs accessible now, from memory. Who knows which VMs are news names them, and
    * need not look at what there is of others. */
-  getMetadata(
-    service: string,
-    key: string,
-    vms?: readonly VmId[],
-  ): { readonly values: ReadonlyMap<VmId, JsonValue>; readonly objectReads: 0 };
+  getMetadata(service: string, key: string, vms?: readonly VmId[]): MetadataValues;
+  /** SET of many at once: each for itself, in parallel, with a result for each in their order. */
+  setAllMetadata(changes: readonly MetadataChange[]): Promise<SetResult[]>;
   accessibility(vms: readonly VmId[]): Map<VmId, Accessibility>;
   /** Batches of VMs that became accessible since the last call back. */
   watchAccessibility(listener: (vms: readonly VmId[]) => void): void;
@@ -153,6 +209,7 @@ export interface Storage {
   vm(vm: VmId): VmView | null;
   vmNamed(name: string): VmView | null;
   objects(vm: VmId): ObjectView[];
+  object(object: ObjectId): ObjectView | null;
   /** What this host's directory knows of a VM's objects, for another host that is to act on it at
    * once and may not have heard of the last changes. */
   knowledge(vm: VmId): JsonValue;
@@ -161,6 +218,9 @@ export interface Storage {
   /** Makes the VM's objects; nothing is left where it rejects. What is chosen in `placement` is taken
    * or refused: `bad-request`, `policy-unsatisfiable`, `no-capacity`, naming key and host. */
   createVm(spec: VmSpec, placement?: VmPlacement): Promise<VmId>;
+  /** Whether the VM can be accessible, and be started, without this disk. Rejects with `bad-request`
+   * naming the disks that there are, and as `setMetadata` does. */
+  setRequired(vm: VmId, disk: string, required: boolean): Promise<void>;
   /** Removes a VM that is switched off. Rejects with `lock-held` if it runs. */
   removeVm(vm: VmId): Promise<void>;
 

@@ -7,7 +7,17 @@ import { epoch as asEpoch, type Epoch, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import { haService, protectionKey, readProtection } from '../model/protection.ts';
-import { majority, type NamespaceRecord, type ObjectRecord } from '../model/record.ts';
+import {
+  groupsOf,
+  isQuorum,
+  majority,
+  type NamespaceRecord,
+  type ObjectRecord,
+  sameVoter,
+  type Voter,
+  votersOf,
+  votingOf,
+} from '../model/record.ts';
 import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
@@ -78,6 +88,9 @@ export function createLocks(options: {
   for (const record of directory.namespaces()) noticeHolder(record, null);
   directory.onChange((record, previous) => {
     noticeHolder(record, previous);
+    if (record.kind === 'namespace' && holder.heldEpoch(record.vm) === record.lock.epoch) {
+      holder.reseat(record.vm, votingOf(record));
+    }
     const epoch = adoptions.get(record.vm);
     if (epoch !== undefined) adopt(record.vm, epoch);
   });
@@ -95,12 +108,7 @@ export function createLocks(options: {
   function hold(record: NamespaceRecord, epoch: Epoch): void {
     // The release of an earlier lock may still be due: it is void now, and must not end this one.
     releases.delete(record.vm);
-    holder.hold(
-      record.vm,
-      record.id,
-      epoch,
-      record.voters.map((one) => one.host),
-    );
+    holder.hold(record.vm, record.id, epoch, votingOf(record));
   }
 
   peer.on('lease.status', (_from, body, _payload, reply) => {
@@ -126,10 +134,12 @@ export function createLocks(options: {
 
   async function status(vm: VmId): Promise<LockStatus> {
     const record = known(vm);
-    const answers = await new Promise<StatusAnswer[]>((resolve) => {
-      const found: StatusAnswer[] = [];
-      let missing = record.voters.length;
-      for (const { host } of record.voters) {
+    const voters = votersOf(record);
+    const answers = await new Promise<Map<Voter, StatusAnswer>>((resolve) => {
+      const found = new Map<Voter, StatusAnswer>();
+      let missing = voters.length;
+      for (const one of voters) {
+        const { host } = one;
         peer.request(
           host,
           'lease.status',
@@ -138,26 +148,30 @@ export function createLocks(options: {
           statusTimeoutMs,
           (error, body) => {
             missing -= 1;
-            if (error === null) found.push(body as unknown as StatusAnswer);
+            if (error === null) found.set(one, body as unknown as StatusAnswer);
             if (missing === 0) resolve(found);
           },
         );
       }
     });
-    const needed = majority(record.voters.length);
-    if (answers.length < needed) {
+    const answerOf = (voter: Voter) =>
+      [...answers].find(([other]) => sameVoter(other, voter))?.[1] ?? null;
+    if (!isQuorum(record, (voter) => answerOf(voter) !== null)) {
       throw new HoldfastError(
         'inaccessible',
-        `VM ${record.name}: ${answers.length} of the ${needed} voters needed answer about its lock`,
+        `VM ${record.name}: ${answers.size} of its ${voters.length} voters answer about its lock, and that is no majority`,
       );
     }
     // A majority has to agree to a take-over; the last of the quickest majority decides when.
-    const remaining = answers.map((answer) => answer.remainingMs).sort((a, b) => a - b);
-    const newest = answers.reduce((a, b) => (b.epoch > a.epoch ? b : a));
+    const remaining = groupsOf(record).map((group) => {
+      const ofGroup = group.flatMap((voter) => answerOf(voter)?.remainingMs ?? []);
+      return ofGroup.sort((a, b) => a - b)[majority(group.length) - 1] ?? 0;
+    });
+    const newest = [...answers.values()].reduce((a, b) => (b.epoch > a.epoch ? b : a));
     return {
       holder: newest.holder,
       epoch: newest.epoch,
-      remainingMs: remaining[needed - 1] ?? 0,
+      remainingMs: Math.max(...remaining),
     };
   }
 
@@ -355,7 +369,7 @@ function withProtection(record: NamespaceRecord, protection: JsonValue): Namespa
   return withMetadata(record, haService, protectionKey, protection);
 }
 
-export function withMetadata(
+function withMetadata(
   record: NamespaceRecord,
   service: string,
   key: string,

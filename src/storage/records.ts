@@ -3,12 +3,13 @@
 
 import { HoldfastError } from '../model/errors.ts';
 import { type HostId, type ObjectId, revision, type VmId } from '../model/ids.ts';
-import type {
-  DiskRecord,
-  NamespaceRecord,
-  ObjectRecord,
-  Tombstone,
-  Voter,
+import {
+  type DiskRecord,
+  type NamespaceRecord,
+  type ObjectRecord,
+  type Tombstone,
+  type Voting,
+  votingOf,
 } from '../model/record.ts';
 import type { Directory } from './directory/directory.ts';
 import type { ChangeOptions, Decision, Target } from './register/outcome.ts';
@@ -17,6 +18,8 @@ import type { Registers } from './register/registers.ts';
 export type Prefer = (record: ObjectRecord | null) => boolean;
 
 export interface Records {
+  /** How many times a register was read or changed so far. */
+  begun(): number;
   /** Writes the first record of a new object. */
   create(record: ObjectRecord): Promise<void>;
   /** `decide` gives the new record, or the current one to keep it, or throws why not; it may be
@@ -27,8 +30,10 @@ export interface Records {
     prefer?: Prefer,
   ): Promise<NamespaceRecord>;
   changeDisk(object: ObjectId, decide: (current: DiskRecord) => DiskRecord): Promise<DiskRecord>;
+  /** Takes a step of a change of voters; `decide` throws why not. */
+  changeVoting(object: ObjectId, decide: (current: ObjectRecord) => Voting): Promise<void>;
   /** Deletes an object, of which perhaps not even the first record was written. */
-  bury(object: ObjectId, vm: VmId, voters: readonly Voter[]): Promise<void>;
+  bury(object: ObjectId, vm: VmId, voting: Voting): Promise<void>;
 }
 
 export function createRecords(options: {
@@ -38,11 +43,14 @@ export function createRecords(options: {
 }): Records {
   const { registers, directory, self } = options;
 
+  let begun = 0;
+
   async function run(
     target: Target,
     decide: (current: ObjectRecord | null) => Decision,
     how: ChangeOptions = {},
   ) {
+    begun += 1;
     const outcome = await registers.changed(target, decide, how);
     if (outcome.status === 'committed') return outcome.record;
     throw outcome.error;
@@ -60,7 +68,7 @@ export function createRecords(options: {
       throw new HoldfastError('unknown-vm', `Object ${object} is not known on ${self}`);
     }
     const changed = await run(
-      { object, voters: known.voters },
+      { object, voting: votingOf(known) },
       (current) => {
         if (current === null || !isKind(current)) {
           return { refuse: new HoldfastError('unknown-vm', `Object ${object} is deleted`) };
@@ -74,8 +82,9 @@ export function createRecords(options: {
   }
 
   return {
+    begun: () => begun,
     async create(record) {
-      await run({ object: record.id, voters: record.voters, create: true }, (current) =>
+      await run({ object: record.id, voting: votingOf(record), create: true }, (current) =>
         current === null
           ? { write: record }
           : {
@@ -94,8 +103,17 @@ export function createRecords(options: {
       return change(record.id, isNamespace, decide, prefer);
     },
     changeDisk: (object, decide) => change(object, isDisk, decide),
-    async bury(object, vm, voters) {
-      await run({ object, voters, create: true }, (current) => {
+    async changeVoting(object, decide) {
+      await change(object, isLive, (current) => {
+        const { nextVoters, ...voting } = decide(current);
+        const next = { ...current, ...voting };
+        if (nextVoters !== undefined) return { ...next, nextVoters };
+        delete next.nextVoters;
+        return next;
+      });
+    },
+    async bury(object, vm, voting) {
+      await run({ object, voting, create: true }, (current) => {
         if (current?.kind === 'tombstone') return { write: current };
         const tombstone: Tombstone = {
           kind: 'tombstone',
@@ -103,7 +121,7 @@ export function createRecords(options: {
           vm,
           revision: revision((current?.revision ?? 0) + 1),
           policy: current?.policy ?? { failuresToTolerate: 0, stripes: 1 },
-          voters: current?.voters ?? voters,
+          ...votingOf(current ?? voting),
         };
         return { write: tombstone };
       });
@@ -125,6 +143,8 @@ function attempt(write: () => ObjectRecord): Decision {
   }
 }
 
+const isLive = (record: ObjectRecord): record is NamespaceRecord | DiskRecord =>
+  record.kind !== 'tombstone';
 const isNamespace = (record: ObjectRecord): record is NamespaceRecord =>
   record.kind === 'namespace';
 const isDisk = (record: ObjectRecord): record is DiskRecord => record.kind === 'disk';

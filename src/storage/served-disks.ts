@@ -1,18 +1,22 @@
 // The disks of the VMs that this host runs: opened under the VM's lock, served as NBD exports, and
 // held still while the VM's lease is not valid.
 
+import { asHoldfastError, isError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
-import type { VmId } from '../model/ids.ts';
+import type { ComponentId, ObjectId, VmId } from '../model/ids.ts';
+import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
-import type { Component, NamespaceRecord } from '../model/record.ts';
+import type { Component, DiskRecord, NamespaceRecord } from '../model/record.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { Streams } from '../ports/streams.ts';
 import type { OpenDisks, OpenDisksOptions } from './api.ts';
+import { objectAccessibility, type StoreReachable } from './directory/accessibility.ts';
 import type { Directory } from './directory/directory.ts';
 import { type OpenDisk, openDisk } from './disk/disk.ts';
+import type { BadBlock, CreateComponent } from './disk/messages.ts';
 import type { Gate } from './disk/mirror.ts';
 import type { Heartbeats } from './lease/heartbeat.ts';
 import type { LeaseHolder } from './lease/holder.ts';
@@ -22,7 +26,13 @@ import type { Records } from './records.ts';
 export interface ServedDisks {
   open(record: NamespaceRecord, wanted: OpenDisksOptions): Promise<OpenDisks>;
   isResyncing(vm: VmId, component: Component): boolean;
+  /** Makes a component and puts it in the place of one that does not count; false where the disk is not
+   * open here. */
+  replaceCopy(disk: DiskRecord, old: ComponentId, added: Component): Promise<boolean>;
 }
+
+/** A thick component takes as long as its zeros do. */
+const createTimeoutMs = 60_000;
 
 interface Served {
   readonly name: string;
@@ -41,6 +51,7 @@ export function createServedDisks(options: {
   readonly records: Records;
   readonly holder: LeaseHolder;
   readonly heartbeats: Heartbeats;
+  readonly isReachable: StoreReachable;
   readonly socketPath: (vm: VmId, disk: string) => string;
   readonly emit: (
     type: EventType,
@@ -106,9 +117,10 @@ export function createServedDisks(options: {
     try {
       const server = await serveNbd({
         streams: options.streams,
-        path: options.socketPath(vm, name),
+        path: wanted.only?.socket ?? options.socketPath(vm, name),
         exportName: name,
         device: disk,
+        readOnly: wanted.only?.readOnly ?? false,
         log: log.child('nbd'),
       });
       return { name, disk, server };
@@ -118,10 +130,41 @@ export function createServedDisks(options: {
     }
   }
 
+  peer.on('component.bad', (_from, body) => {
+    const { component, object, offset } = body as unknown as BadBlock;
+    for (const { disk } of [...served.values()].flat()) {
+      if (disk.object === object) disk.verify(component, offset);
+    }
+  });
+
+  /** A disk that is not required may be missing, for a reason; being fenced is none. */
+  async function attempt(
+    record: NamespaceRecord,
+    object: ObjectId,
+    wanted: OpenDisksOptions,
+  ): Promise<Served | { readonly reason: string }> {
+    if (wanted.only !== undefined || !record.optional?.includes(object)) {
+      return serve(record, object, wanted);
+    }
+    const disk = directory.disk(object);
+    if (disk === null) return { reason: 'its record is not known here' };
+    // To try what can not succeed would cost the start of the VM some seconds.
+    const accessible = objectAccessibility(disk, options.isReachable);
+    if (!accessible.accessible) return { reason: accessible.text };
+    try {
+      return await serve(record, object, wanted);
+    } catch (error) {
+      if (isError(error, 'fenced')) throw error;
+      return { reason: asHoldfastError(error).message };
+    }
+  }
+
   return {
     async open(record, wanted) {
       const { vm } = record;
       const open: Served[] = [];
+      const missing: { name: string; reason: string }[] = [];
+      let isClosed = false;
       // One reset is enough, however many disks have lost writes.
       let isReset = false;
       const onWritesLost = () => {
@@ -129,6 +172,7 @@ export function createServedDisks(options: {
         isReset = true;
       };
       const close = async () => {
+        isClosed = true;
         if (served.get(vm) === open) served.delete(vm);
         for (const { server, disk } of open.splice(0)) {
           await server.close();
@@ -137,14 +181,60 @@ export function createServedDisks(options: {
       };
       try {
         for (const object of record.disks) {
-          open.push(await serve(record, object, { ...wanted, onWritesLost }));
+          const { only } = wanted;
+          if (only !== undefined && directory.disk(object)?.name !== only.disk) continue;
+          const name = directory.disk(object)?.name ?? object;
+          if (wanted.without?.includes(name)) continue;
+          const served = await attempt(record, object, { ...wanted, onWritesLost });
+          if ('server' in served) open.push(served);
+          else {
+            missing.push({ name, reason: served.reason });
+            if (wanted.guestRuns) openLater(object, name);
+          }
         }
       } catch (error) {
         await close();
         throw error;
       }
       served.set(vm, open);
-      return { disks: open.map(({ name, server }) => ({ name, socket: server.path })), close };
+      return {
+        disks: open.map(({ name, server }) => ({ name, socket: server.path })),
+        missing,
+        close,
+      };
+
+      /** The guest waits for it: until it is there, or to its own end. */
+      function openLater(object: ObjectId, name: string): void {
+        clock.after(timings.resyncRetryMs, () => {
+          if (isClosed) return;
+          attempt(record, object, { ...wanted, onWritesLost }).then(
+            async (served) => {
+              if (!('server' in served)) {
+                if (!isClosed) openLater(object, name);
+              } else if (isClosed) {
+                await served.server.close();
+                await served.disk.close();
+              } else open.push(served);
+            },
+            (error: unknown) => log.warn(`${record.name}/${name}: ${String(error)}`, { vm }),
+          );
+        });
+      }
+    },
+    async replaceCopy(record, old, added) {
+      const disk = (served.get(record.vm) ?? []).find((one) => one.disk.object === record.id)?.disk;
+      if (disk === undefined) return false;
+      const request: CreateComponent = {
+        component: added.id,
+        object: record.id,
+        sizeBytes: added.sizeBytes,
+        mustCopyAll: true,
+        ...(record.policy.thick === true ? { thick: true } : {}),
+      };
+      const body = request as unknown as JsonValue;
+      await peer.ask(added.host, 'component.create', body, createTimeoutMs);
+      await disk.replaceCopy(old, added);
+      return true;
     },
     isResyncing: (vm, component) =>
       (served.get(vm) ?? []).some(({ disk }) => disk.resyncing().has(component.id)),

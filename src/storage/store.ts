@@ -5,14 +5,12 @@ import { HoldfastError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
 import {
   incarnation as asIncarnation,
-  type Epoch,
   type HostId,
-  type StoreId,
+  type ObjectId,
   type VmId,
 } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
-import { limits, type Timings } from '../model/limits.ts';
-import { components } from '../model/record.ts';
+import type { Timings } from '../model/limits.ts';
 import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -22,19 +20,26 @@ import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Streams } from '../ports/streams.ts';
 import type { Storage } from './api.ts';
-import { createDirectory, type Directory, type DirectoryEntry } from './directory/directory.ts';
+import { createDirectory, type DirectoryEntry } from './directory/directory.ts';
 import { createDirectorySync } from './directory/sync.ts';
 import { createComponentStore } from './disk/component-store.ts';
+import { type FillThresholds, usualThresholds, watchFill } from './fill.ts';
 import { type Journal, openJournal } from './journal/journal.ts';
 import { createHeartbeats, type Heartbeats } from './lease/heartbeat.ts';
-import { createLeaseHolder } from './lease/holder.ts';
+import { createLeaseHolder, votingKey } from './lease/holder.ts';
 import type { ConfirmAnswer, ConfirmRequest, StoreReport } from './lease/messages.ts';
 import { createLeaseVoter } from './lease/voter.ts';
-import { createLocks, withMetadata } from './locks.ts';
+import { createLocks } from './locks.ts';
+import { createMetadata } from './metadata.ts';
+import { trackUsage } from './placement/usage.ts';
 import { createRecords } from './records.ts';
 import { createRegisters } from './register/registers.ts';
+import { createAbsence } from './repair/absence.ts';
+import { createRepair } from './repair/repair.ts';
+import { createVoterChange } from './repair/voter-change.ts';
+import { withRequired } from './required.ts';
 import { createServedDisks } from './served-disks.ts';
-import { createViews } from './views.ts';
+import { createViews, type StoreMember } from './views.ts';
 import { createVmObjects } from './vm-objects.ts';
 import { watchVms } from './watches.ts';
 
@@ -48,11 +53,13 @@ export interface StoreOptions {
   readonly streams: Streams;
   readonly timings: Timings;
   /** Hosts of the cluster, this one included, and whether they hold data. */
-  readonly members: () => readonly { readonly host: HostId; readonly kind: 'full' | 'witness' }[];
+  readonly members: () => readonly StoreMember[];
   /** Where a disk of a VM is served. */
   readonly socketPath: (vm: VmId, disk: string) => string;
   /** Bytes that components may use of the device at most; null: all. */
   readonly capacityBytes: number | null;
+  /** From how full on it is told, and no new objects are taken; absent: the usual. */
+  readonly thresholds?: FillThresholds;
   readonly emit: (
     type: EventType,
     text: string,
@@ -86,6 +93,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       : journal.superblock.state.incarnation;
 
   const directory = createDirectory();
+  const usage = trackUsage(directory);
   const sync = createDirectorySync({ peer, clock, log, timings, directory });
   let longestLeaseMs =
     journal instanceof HoldfastError
@@ -94,6 +102,12 @@ export async function createStore(options: StoreOptions): Promise<Store> {
 
   const failure = () => (journal instanceof HoldfastError ? journal : journal.failure);
   const problem = () => failure()?.message ?? null;
+
+  const lookAtFill = watchFill({
+    self,
+    thresholds: options.thresholds ?? usualThresholds,
+    emit,
+  });
 
   function report(): StoreReport {
     const space = options.disk.space();
@@ -106,7 +120,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       freeBytes:
         limit === null
           ? space.freeBytes
-          : Math.max(0, Math.min(space.freeBytes, limit - placedBytes(directory, id))),
+          : Math.max(0, Math.min(space.freeBytes, limit - usage(id).placedBytes)),
+      ...(options.thresholds === undefined ? {} : { thresholds: options.thresholds }),
     };
   }
 
@@ -146,7 +161,11 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     members: () => options.members().map((member) => member.host),
     holder,
     voter: () => voter,
-    store: report,
+    store() {
+      const now = report();
+      lookAtFill(now);
+      return now;
+    },
     digest: () => directory.digest(),
     allowLease,
     onDigest: (host, digest) => sync.onDigest(host, digest),
@@ -198,6 +217,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     records,
     holder,
     heartbeats,
+    isReachable: (host, store) => views.isReachable(host, store),
     socketPath: options.socketPath,
     emit,
   });
@@ -206,10 +226,18 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     directory,
     heartbeats,
     members: options.members,
+    usage,
     isResyncing: disks.isResyncing,
   });
   const componentStore = createComponentStore({
     peer,
+    clock,
+    scrubIntervalMs: timings.scrubIntervalMs,
+    onBadBlock(object, text) {
+      const vm = directory.disk(object)?.vm;
+      const namespace = vm === undefined ? null : directory.namespace(vm);
+      emit('storage.badBlock', text, namespace ?? undefined);
+    },
     disk: options.disk,
     log,
     incarnation,
@@ -230,8 +258,35 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     members: options.members,
     isReachable: (host) => heartbeats.isReachable(host),
   });
+  const metadata = createMetadata({
+    directory,
+    records,
+    isAccessible: (record) => views.accessibility(record).accessible,
+  });
   const watches = watchVms({ clock, directory, heartbeats, accessibility: views.accessibility });
+  const absence = createAbsence({
+    clock,
+    timings,
+    directory,
+    heartbeats,
+    members: () => options.members().map(({ host }) => host),
+  });
+  const repair = createRepair({
+    self,
+    clock,
+    log: log.child('repair'),
+    timings,
+    directory,
+    holder,
+    absence,
+    voterChange: createVoterChange({ self, records, holder, probe }),
+    isReachable: (host) => heartbeats.isReachable(host),
+    placementHosts: views.placementHosts,
+    replaceCopy: disks.replaceCopy,
+    emit,
+  });
   directory.onChange((record, previous) => {
+    if (record.kind === 'disk') componentStore.objectChanged(record, previous);
     if (record.kind === 'tombstone' && previous?.kind !== 'namespace') {
       componentStore.objectDeleted(record.id);
     }
@@ -240,14 +295,15 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   peer.on('lease.confirm', (from, body, _payload, reply) => {
     const { locks: asked } = body as unknown as ConfirmRequest;
     const confirmed = asked
-      .filter(({ object, epoch }) => {
+      .filter(({ object, epoch, voting }) => {
         const accepted = registers.accepted(object);
         const record = accepted?.record;
         const carried =
           accepted?.durable === true &&
           record?.kind === 'namespace' &&
           record.lock.holder === from &&
-          record.lock.epoch === epoch;
+          record.lock.epoch === epoch &&
+          votingKey(record) === voting;
         if (carried) voter.confirmed(record);
         return carried;
       })
@@ -274,48 +330,12 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     );
   }
 
-  async function setMetadata(
-    vm: VmId,
-    service: string,
-    key: string,
-    value: JsonValue,
-    condition: { readonly heldAtEpoch?: Epoch } = {},
-  ): Promise<void> {
-    if (JSON.stringify(value).length > limits.maxMetadataValueBytes) {
-      throw new HoldfastError(
-        'bad-request',
-        `metadata ${service}/${key}: expected at most ${limits.maxMetadataValueBytes} bytes`,
-      );
-    }
-    await records.changeNamespace(vm, (current) => {
-      const { lock } = current;
-      const wanted = condition.heldAtEpoch;
-      if (wanted !== undefined && (lock.holder === null || lock.epoch !== wanted)) {
-        throw new HoldfastError(
-          'conflict',
-          `VM ${current.name}: its lock is not held at epoch ${wanted} any more`,
-        );
-      }
-      return withMetadata(current, service, key, value);
-    });
-  }
-
   return {
     failure,
-    setMetadata,
-    getMetadata(service, key, vms) {
-      const values = new Map<VmId, JsonValue>();
-      const records =
-        vms === undefined
-          ? directory.namespaces()
-          : vms.flatMap((vm) => directory.namespace(vm) ?? []);
-      for (const record of records) {
-        const value = record.metadata[service]?.[key];
-        if (value !== undefined && views.accessibility(record).accessible)
-          values.set(record.vm, value);
-      }
-      return { values, objectReads: 0 };
-    },
+    setMetadata: (vm, service, key, value, condition = {}) =>
+      metadata.set({ vm, service, key, value, condition }),
+    setAllMetadata: metadata.setAll,
+    getMetadata: metadata.get,
     accessibility: (vms) =>
       new Map(
         vms.map((vm) => {
@@ -347,6 +367,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       return record === null ? null : views.vm(record);
     },
     objects: (vm) => views.objects(views.known(vm)),
+    object: views.object,
     knowledge(vm) {
       const record = views.known(vm);
       const entries = [record.id, ...record.disks].flatMap((object) => directory.get(object) ?? []);
@@ -356,6 +377,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       for (const entry of knowledge as unknown as DirectoryEntry[]) directory.update(entry);
     },
     createVm: (spec, placement = {}) => vmObjects.create(spec, placement),
+    async setRequired(vm, disk, required) {
+      const nameOf = (object: ObjectId) => directory.disk(object)?.name ?? null;
+      await records.changeNamespace(vm, (current) => withRequired(current, disk, required, nameOf));
+    },
     removeVm: (vm) => vmObjects.remove(vm),
     lockStatus: (vm) => locks.status(vm),
     lock: (vm, wanted) => locks.lock(vm, wanted),
@@ -371,8 +396,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     releaseForgotten() {
       locks.start();
       vmObjects.start();
+      repair.start();
     },
     async stop() {
+      repair.stop();
       vmObjects.stop();
       locks.stop();
       heartbeats.stop();
@@ -382,18 +409,6 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       if (!(journal instanceof HoldfastError)) await journal.close();
     },
   };
-}
-
-/** What the components on a store may grow to, by the directory. */
-function placedBytes(directory: Directory, store: StoreId | null): number {
-  let sum = 0;
-  for (const { record } of directory.entries()) {
-    if (record.kind !== 'disk') continue;
-    for (const component of components(record.blueprint)) {
-      if (component.store === store) sum += component.sizeBytes;
-    }
-  }
-  return sum;
 }
 
 /** The journal of this host's store, or why the store must not be used. */

@@ -2,8 +2,14 @@
 // disks that are open here, at the moment of the question.
 
 import { HoldfastError } from '../model/errors.ts';
-import type { HostId, VmId } from '../model/ids.ts';
-import type { Component, DiskRecord, NamespaceRecord } from '../model/record.ts';
+import type { HostId, ObjectId, StoreId, VmId } from '../model/ids.ts';
+import {
+  type Component,
+  components,
+  type DiskRecord,
+  type NamespaceRecord,
+  votersOf,
+} from '../model/record.ts';
 import type { VmSpec } from '../model/vm.ts';
 import type {
   Accessibility,
@@ -12,7 +18,9 @@ import type {
   ObjectView,
   StorageHostView,
   VmView,
+  VoteView,
 } from './api.ts';
+import { complianceProblems } from './compliance.ts';
 import {
   dataHosts,
   objectAccessibility,
@@ -20,12 +28,24 @@ import {
   vmAccessibility,
 } from './directory/accessibility.ts';
 import type { Directory } from './directory/directory.ts';
+import { fillOf, usualThresholds } from './fill.ts';
 import type { Heartbeats } from './lease/heartbeat.ts';
 import type { PlacementHost } from './placement/placement.ts';
+import type { StoreUsage } from './placement/usage.ts';
+import { detachedDisks } from './required.ts';
+
+export interface StoreMember {
+  readonly host: HostId;
+  readonly kind: 'full' | 'witness';
+  readonly site?: string | null;
+}
 
 export interface Views {
+  /** The host answers, and has this store, and it works. */
+  readonly isReachable: StoreReachable;
   vm(record: NamespaceRecord): VmView;
   objects(record: NamespaceRecord): ObjectView[];
+  object(object: ObjectId): ObjectView | null;
   accessibility(record: NamespaceRecord): Accessibility;
   hosts(): StorageHostView[];
   /** Hosts that could take components now. */
@@ -38,7 +58,8 @@ export function createViews(options: {
   readonly self: HostId;
   readonly directory: Directory;
   readonly heartbeats: Heartbeats;
-  readonly members: () => readonly { readonly host: HostId; readonly kind: 'full' | 'witness' }[];
+  readonly members: () => readonly StoreMember[];
+  readonly usage: (store: StoreId) => StoreUsage;
   /** The component is being brought up to date by this host. */
   readonly isResyncing: (vm: VmId, component: Component) => boolean;
 }): Views {
@@ -71,8 +92,15 @@ export function createViews(options: {
     return record.disks.flatMap((object) => directory.disk(object) ?? []);
   }
 
+  /** Null: within reach. `degraded` will not come back by itself. */
+  function troubleOf(host: HostId, store: StoreId): 'absent' | 'degraded' | null {
+    if (reachable(host, store)) return null;
+    return heartbeats.isReachable(host) && heartbeats.heard(host) !== null ? 'degraded' : 'absent';
+  }
+
   function stateOf(record: DiskRecord, component: Component): ComponentState {
-    if (!reachable(component.host, component.store)) return 'absent';
+    const trouble = troubleOf(component.host, component.store);
+    if (trouble !== null) return trouble;
     if (record.inSync.includes(component.id)) return 'active';
     return options.isResyncing(record.vm, component) ? 'resyncing' : 'stale';
   }
@@ -89,21 +117,37 @@ export function createViews(options: {
     );
   }
 
+  function voteViews(record: NamespaceRecord | DiskRecord): VoteView[] {
+    const withData = new Set(
+      record.kind === 'disk' ? components(record.blueprint).map((one) => one.host) : [],
+    );
+    return votersOf(record).map(({ host, store }) => ({
+      host,
+      role: withData.has(host) ? 'data' : 'witness',
+      state: troubleOf(host, store) ?? 'reachable',
+    }));
+  }
+
   function objectView(record: NamespaceRecord | DiskRecord): ObjectView {
-    return {
+    const accessible = objectAccessibility(record, reachable);
+    const view = {
       object: record.id,
       vm: record.vm,
       kind: record.kind,
       name: record.name,
       sizeBytes: record.kind === 'disk' ? record.sizeBytes : 0,
       policy: record.policy,
-      accessible: objectAccessibility(record, reachable),
+      accessible,
       voters: record.voters.map((one) => one.host),
       components: record.kind === 'disk' ? componentViews(record) : [],
+      votes: voteViews(record),
+      inSync: record.kind === 'disk' ? record.inSync : [],
     };
+    return { ...view, problems: complianceProblems(view) };
   }
 
   return {
+    isReachable: reachable,
     accessibility,
     vm: (record) => ({
       vm: record.vm,
@@ -113,10 +157,16 @@ export function createViews(options: {
       lock: record.lock,
       accessible: accessibility(record),
       dataHosts: dataHosts(disksOf(record)),
+      revision: record.revision,
+      detached: detachedDisks(record),
     }),
     objects: (record) => [record, ...disksOf(record)].map(objectView),
+    object(object) {
+      const record = directory.get(object)?.record;
+      return record === undefined || record.kind === 'tombstone' ? null : objectView(record);
+    },
     hosts: () =>
-      options.members().map(({ host }) => {
+      options.members().map(({ host, site = null }) => {
         const heard = heartbeats.heard(host);
         const problem = heard?.store.problem ?? null;
         return {
@@ -124,16 +174,22 @@ export function createViews(options: {
           reachable: heartbeats.isReachable(host),
           store: heard === null ? 'unknown' : problem === null ? 'ok' : 'failed',
           ...(problem === null ? {} : { problem }),
+          site,
+          fill: heard === null ? 'ok' : fillOf(heard.store, heard.store.thresholds),
           totalBytes: heard?.store.totalBytes ?? 0,
           freeBytes: heard?.store.freeBytes ?? 0,
+          components: heard?.store.id == null ? 0 : options.usage(heard.store.id).components,
         };
       }),
     placementHosts: () =>
-      options.members().flatMap(({ host, kind }) => {
+      options.members().flatMap(({ host, kind, site = null }) => {
         const store = heartbeats.heard(host)?.store;
         if (store === undefined || store.id === null || store.problem !== null) return [];
         if (!heartbeats.isReachable(host)) return [];
-        return [{ host, kind, store: store.id, freeBytes: store.freeBytes }];
+        const { id, freeBytes, totalBytes, thresholds = usualThresholds } = store;
+        const { fullAtPercent } = thresholds;
+        const space = { freeBytes, totalBytes, fullAtPercent };
+        return [{ host, kind, site, store: id, ...space, ...options.usage(id) }];
       }),
     known(vm) {
       const record = directory.namespace(vm);

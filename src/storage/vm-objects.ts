@@ -12,6 +12,8 @@ import {
   type DiskRecord,
   type NamespaceRecord,
   type ObjectRecord,
+  type Voting,
+  votingOf,
 } from '../model/record.ts';
 import type { VmSpec } from '../model/vm.ts';
 import type { Peer } from '../peer/peer.ts';
@@ -28,6 +30,8 @@ import { blueprint, type Placed, type PlacementHost, placeObject } from './place
 import type { Records } from './records.ts';
 
 const createTimeoutMs = 5000;
+/** A device that is slower than 10 MB/s is taken for silent. */
+const leastAllocatedBytesPerMs = 10_000;
 
 export interface VmObjects {
   create(spec: VmSpec, placement: VmPlacement): Promise<VmId>;
@@ -85,6 +89,7 @@ export function createVmObjects(options: {
       const free = hosts.map((host) => ({
         ...host,
         freeBytes: host.freeBytes - (used.get(host.host) ?? 0),
+        placedBytes: (host.placedBytes ?? 0) + (used.get(host.host) ?? 0),
       }));
       const pin = pinOf(name);
       if (pin === null) return placeObject(policy, sizeBytes, free, together);
@@ -120,6 +125,9 @@ export function createVmObjects(options: {
         : namespaceFailures(pin, ofDisks);
     const policy: StoragePolicy = { failuresToTolerate, stripes: 1 };
     const placed = place(namespaceName, policy, 0);
+    const optional = disks
+      .filter((_, index) => spec.disks[index]?.required === false)
+      .map((disk) => disk.id);
     const namespace: NamespaceRecord = {
       kind: 'namespace',
       id: objectId(random.id()),
@@ -136,6 +144,7 @@ export function createVmObjects(options: {
         ...Object.fromEntries(disks.map((disk) => [`${disk.name}.json`, descriptor(disk)])),
       },
       disks: disks.map((disk) => disk.id),
+      ...(optional.length === 0 ? {} : { optional }),
     };
     return { namespace, disks };
   }
@@ -154,12 +163,14 @@ export function createVmObjects(options: {
           component: component.id,
           object: disk.id,
           sizeBytes: component.sizeBytes,
+          ...(disk.policy.thick === true ? { thick: true } : {}),
         };
+        const allocatedMs = request.thick ? component.sizeBytes / leastAllocatedBytesPerMs : 0;
         return peer.ask(
           component.host,
           'component.create',
           request as unknown as JsonValue,
-          createTimeoutMs,
+          createTimeoutMs + allocatedMs,
         );
       }),
     );
@@ -209,12 +220,14 @@ export function createVmObjects(options: {
   async function removeObjects(namespace: NamespaceRecord): Promise<void> {
     for (const object of namespace.disks) {
       const described = Object.values(namespace.files)
-        .map((file) => JSON.parse(file) as { object?: string; voters?: NamespaceRecord['voters'] })
+        .map((file) => JSON.parse(file) as { object?: string } & Partial<Voting>)
         .find((file) => file.object === object);
-      const voters = directory.disk(object)?.voters ?? described?.voters ?? namespace.voters;
-      if (!directory.isDeleted(object)) await records.bury(object, namespace.vm, voters);
+      const voting: Voting = directory.disk(object) ?? {
+        voters: described?.voters ?? namespace.voters,
+      };
+      if (!directory.isDeleted(object)) await records.bury(object, namespace.vm, votingOf(voting));
     }
-    await records.bury(namespace.id, namespace.vm, namespace.voters);
+    await records.bury(namespace.id, namespace.vm, votingOf(namespace));
     letGo(namespace.vm);
   }
 

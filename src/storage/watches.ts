@@ -99,13 +99,15 @@ export function watchVms(options: {
 /** Whether an object is accessible exactly where it was before the change: most changes are of locks,
  * fences and metadata, and every host hears of each. */
 function needsTheSame(a: ObjectRecord, b: ObjectRecord): boolean {
-  if (a.voters.length !== b.voters.length) return false;
+  if (a.voters.length !== b.voters.length || a.nextVoters !== b.nextVoters) return false;
   const isSameVoters = a.voters.every((voter, index) => {
     const other = b.voters[index];
     return voter.host === other?.host && voter.store === other.store;
   });
   if (!isSameVoters) return false;
-  if (a.kind === 'namespace' && b.kind === 'namespace') return sameJson(a.disks, b.disks);
-  // The components of a disk never change.
+  if (a.kind === 'namespace' && b.kind === 'namespace') {
+    return sameJson(a.disks, b.disks) && sameJson(a.optional ?? [], b.optional ?? []);
+  }
+  // Components that do not count do not matter, and one that counts keeps its name and its place.
   return a.kind === 'disk' && b.kind === 'disk' && sameJson(a.inSync, b.inSync);
 }

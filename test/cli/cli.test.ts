@@ -191,6 +191,101 @@ describe('exit status 1', () => {
     });
   });
 
+  it('sets and gets metadata, and fails where some VM was not changed', async () => {
+    manager.add('web');
+    manager.add('db');
+    const set = await cli('vm', 'metadata', 'set', 'backup', 'last', '{"n":1}', 'web', 'db');
+    expect(set).toMatchObject({ status: 0, err: '' });
+    expect(set.out).toMatch(/^web +set\ndb +set$/m);
+    expect(manager.calls.pop()).toEqual([
+      'setMetadata',
+      { vm: 'web', service: 'backup', key: 'last', value: { n: 1 } },
+      { vm: 'db', service: 'backup', key: 'last', value: { n: 1 } },
+    ]);
+    const options = ['--expected', 'null', '--revision', '7'];
+    const some = await cli('vm', 'metadata', 'set', 'b', 'k', 'null', 'web', 'gone', ...options);
+    expect(some.status).toBe(1);
+    expect(some.out).toMatch(/^web +set\ngone +There is no VM gone$/m);
+    expect(manager.calls.pop()?.[1]).toEqual({
+      vm: 'web',
+      service: 'b',
+      key: 'k',
+      value: null,
+      expected: null,
+      revision: 7,
+    });
+    const got = await cli('vm', 'metadata', 'get', 'backup', 'last', 'web');
+    expect(got.out).toMatch(/^web +7 +\{"n":1\}\nlost +not accessible$/m);
+    expect(manager.calls.pop()).toEqual(['metadata', 'backup', 'last', ['web']]);
+    await cli('vm', 'metadata', 'get', 'backup', 'last');
+    expect(manager.calls.pop()).toEqual(['metadata', 'backup', 'last', undefined]);
+    expect((await cli('vm', 'metadata', 'set', 'b', 'k', '{', 'web')).status).toBe(2);
+  });
+
+  it('gives each disk its policy, and takes back that it is required', async () => {
+    const args = ['vm', 'create', 'web', '--memory', '96MiB', '--disk', '1GiB'];
+    await cli(...args, '--disk', '256MiB,policy=single,required=no');
+    expect(manager.calls.pop()?.[1]).toMatchObject({
+      disks: [{ sizeBytes: 2 ** 30 }, { sizeBytes: 2 ** 28, policy: 'single', required: false }],
+    });
+    for (const disk of ['1GiB,size=2', '1GiB,required=maybe', ',required=no']) {
+      expect((await cli('vm', 'create', 'x', '--memory', '96MiB', '--disk', disk)).status).toBe(2);
+    }
+    const set = await cli('vm', 'set', 'web', '--disk', 'disk1', '--required', 'yes');
+    expect(set.out).toBe('web requires disk1.\n');
+    expect(manager.calls.pop()).toEqual(['setRequired', 'web', 'disk1', true]);
+  });
+
+  it('lists objects and draws one', async () => {
+    manager.add('web');
+    const { out } = await cli('object', 'list');
+    expect(out).toMatch(
+      /^web\/disk0 +256 MiB +1 failure +1 of 2 +1 of 3 +inaccessible +It has 1 of the 2/m,
+    );
+    const tree = (await cli('object', 'show', 'web/disk0')).out;
+    expect(tree).toMatch(/^Accessible +no: disk0 lacks host-3$/m);
+    expect(tree.slice(tree.indexOf('\n\n') + 2)).toBe(
+      [
+        'web/disk0',
+        '├─ mirror 0',
+        '│  └─ stripe 0',
+        '│     └─ c on host-1: active',
+        '├─ mirror 1',
+        '│  └─ stripe 0',
+        '│     └─ d on host-2: degraded',
+        '└─ voters, 2 of 3 needed',
+        '   ├─ host-1 (data): reachable',
+        '   ├─ host-2 (data): degraded',
+        '   └─ host-3 (witness): absent',
+        '',
+      ].join('\n'),
+    );
+    const json = await cli('object', 'list', '--vm', 'web', '--problems', '--output', 'json');
+    expect(JSON.parse(json.out)).toMatchObject([{ label: 'disk0', vmName: 'web' }]);
+    expect((await cli('object', 'show', 'web/disk7')).status).toBe(1);
+  });
+
+  it('makes, shows and removes policies, and says what they need', async () => {
+    const made = await cli('policy', 'create', 'gold', '--failures-to-tolerate', '2', '--thick');
+    expect(made).toMatchObject({ status: 0, err: '' });
+    expect(made.out).toMatch(/^Policy gold: tolerates 2 failures on 5 hosts, 1 stripe, thick/);
+    expect((await cli('policy', 'create', 'gold', '--failures-to-tolerate', '1')).err).toMatch(
+      /There is a storage policy "gold" already/,
+    );
+    expect((await cli('policy', 'default', 'gold')).status).toBe(0);
+    const { out } = await cli('policy', 'list');
+    expect(out).toMatch(/^mirror +1 failure +1 +thin +3 +built in$/m);
+    expect(out).toMatch(/^gold +2 failures +1 +thick +5 +default$/m);
+    expect((await cli('policy', 'show', 'default')).out).toMatch(/^Policy gold: /);
+    expect((await cli('policy', 'remove', 'gold')).err).toMatch(/"gold" is the default/);
+    expect((await cli('policy', 'remove', 'mirror')).err).toMatch(/"mirror" is built in/);
+    expect((await cli('policy', 'default', 'single')).status).toBe(0);
+    expect((await cli('policy', 'remove', 'gold')).out).toBe('Policy gold is removed.\n');
+    expect((await cli('policy', 'show', 'gold')).err).toMatch(/no storage policy "gold"/);
+    const wrong = await cli('policy', 'create', 'x', '--failures-to-tolerate', '4');
+    expect(wrong.status).toBe(2);
+  });
+
   it('for an unknown policy, which only the host knows', async () => {
     const { status, err } = await cli(...create, '--policy', 'gold');
     expect(status).toBe(1);
@@ -291,7 +386,7 @@ describe('vm', () => {
     const show = (await cli('vm', 'show', 'web')).out;
     expect(show).toMatch(/^Name +web\n/);
     expect(show).toMatch(
-      /\ndisk0 +256 MiB +1 failures +host-1 host-2 host-3 +host-1:active +disk0 lacks/,
+      /\ndisk0 +256 MiB +1 failures +host-1 host-2 host-3 +host-1:active host-2:degraded +disk0 lacks/,
     );
   });
 

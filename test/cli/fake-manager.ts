@@ -5,13 +5,21 @@ import type {
   ClusterStatus,
   HostInfo,
   Manager,
+  MetadataOutcome,
+  MetadataReply,
+  MetadataRequest,
+  ObjectInfo,
+  Policies,
   VmDetail,
   VmInfo,
   VmRequest,
 } from '../../src/manager/api.ts';
+import type { DiskService } from '../../src/manager/disk-service.ts';
+import { createPolicies } from '../../src/manager/policies.ts';
 import { HoldfastError } from '../../src/model/errors.ts';
 import type { ClusterEvent } from '../../src/model/events.ts';
 import { componentId, hostId, objectId, vmId } from '../../src/model/ids.ts';
+import { timings } from '../../src/model/limits.ts';
 import { defaultPolicy } from '../../src/model/policy.ts';
 import type { VmRecovery } from '../../src/model/recovery.ts';
 import type { Log } from '../../src/ports/log.ts';
@@ -25,6 +33,8 @@ export const silentLog: Log = {
 };
 
 export class FakeManager implements Manager {
+  /** The real ones, of a host that never meets another. */
+  readonly policies: Policies = lonePolicies();
   readonly calls: unknown[][] = [];
   readonly past: ClusterEvent[] = [];
   readonly listeners = new Set<(event: ClusterEvent) => void>();
@@ -33,6 +43,10 @@ export class FakeManager implements Manager {
   failure: Error | null = null;
   /** How long a command takes. */
   delayMs = 0;
+
+  async removeHost(name: string): Promise<void> {
+    await this.#act('removeHost', name);
+  }
 
   status(): ClusterStatus {
     return {
@@ -54,11 +68,13 @@ export class FakeManager implements Manager {
       state: 'master',
       storage: 'reachable',
       problem: null,
+      site: null,
       vms: 1,
       cpus: 2,
       memoryBytes: 2 ** 31,
       diskTotalBytes: 2 ** 40,
       diskFreeBytes: 2 ** 39,
+      diskFill: 'nearFull',
     };
     return [
       host,
@@ -91,14 +107,46 @@ export class FakeManager implements Manager {
               stripe: 0,
               state: 'active',
             },
+            {
+              component: componentId('d'),
+              host: hostId('host-2'),
+              mirror: 1,
+              stripe: 0,
+              state: 'degraded',
+            },
           ],
           voters: [hostId('host-1'), hostId('host-2'), hostId('host-3')],
+          votes: [
+            { host: hostId('host-1'), role: 'data', state: 'reachable' },
+            { host: hostId('host-2'), role: 'data', state: 'degraded' },
+            { host: hostId('host-3'), role: 'witness', state: 'absent' },
+          ],
+          inSync: [componentId('c')],
+          problems: ['It has 1 of the 2 whole copies that its policy asks for: host-2 (degraded)'],
         },
       ],
     };
   }
 
+  objects(which: { readonly vm?: string; readonly problems?: boolean }): ObjectInfo[] {
+    const names = which.vm === undefined ? [...this.known.keys()] : [which.vm];
+    return names.flatMap((name) =>
+      this.vm(name).objects.map((one) => ({ ...one, vmName: name, label: one.name })),
+    );
+  }
+
+  object(name: string): ObjectInfo {
+    const [vm = '', label] = name.split('/');
+    const found = this.objects({ vm }).find((one) => one.label === label);
+    if (found === undefined) throw new HoldfastError('unknown-object', `no object ${name}`);
+    return found;
+  }
+
   async createVm(request: VmRequest): Promise<VmInfo> {
+    await this.policies.resolve('policy', request.policy);
+    for (const [index, { policy }] of request.disks.entries()) {
+      await this.policies.resolve(`disks[${index}].policy`, policy);
+    }
     await this.#act('createVm', request);
     if (this.known.has(request.name)) {
       throw new HoldfastError('name-in-use', `There is a VM named ${request.name} already.`);
@@ -116,9 +164,43 @@ export class FakeManager implements Manager {
     return this.#find(nameOrId);
   }
 
+  metadata(service: string, key: string, vms?: readonly string[]): MetadataReply {
+    this.calls.push(['metadata', service, key, vms]);
+    const names = vms ?? [...this.known.keys()];
+    return {
+      values: names.map((name) => ({
+        vm: this.#find(name).id,
+        name,
+        value: { n: 1 },
+        revision: 7,
+      })),
+      without: [],
+      inaccessible: ['lost'],
+      objectReads: 0,
+    };
+  }
+
+  async setMetadata(changes: readonly MetadataRequest[]): Promise<MetadataOutcome[]> {
+    this.calls.push(['setMetadata', ...changes]);
+    return changes.map(({ vm }) =>
+      this.known.has(vm)
+        ? { vm, done: true, code: null, message: null }
+        : { vm, done: false, code: 'unknown-vm', message: `There is no VM ${vm}` },
+    );
+  }
+
+  async setRequired(nameOrId: string, disk: string, required: boolean): Promise<VmInfo> {
+    await this.#act('setRequired', nameOrId, disk, required);
+    return this.#find(nameOrId);
+  }
+
   async removeVm(nameOrId: string): Promise<void> {
     await this.#act('removeVm', nameOrId);
     this.known.delete(this.#find(nameOrId).name);
+  }
+
+  serveDisk(): Promise<DiskService> {
+    return Promise.reject(new HoldfastError('not-running', 'nothing is served here'));
   }
 
   recoveries(): VmRecovery[] {
@@ -181,6 +263,7 @@ export class FakeManager implements Manager {
       },
       epoch: 0,
       note: null,
+      detached: [],
     };
     this.known.set(name, info);
     return info;
@@ -197,4 +280,25 @@ export class FakeManager implements Manager {
     if (this.delayMs > 0) await new Promise((resolve) => setTimeout(resolve, this.delayMs));
     if (this.failure !== null) throw this.failure;
   }
+}
+
+function lonePolicies(): Policies {
+  let content: string | null = null;
+  return createPolicies({
+    peers: [],
+    file: {
+      read: async () => content,
+      async write(text) {
+        content = text;
+      },
+    },
+    clock: {
+      now: () => 0,
+      wallTime: () => 0,
+      after: () => ({ cancel: () => undefined }),
+      defer: () => undefined,
+    },
+    timings,
+    log: silentLog,
+  });
 }

@@ -101,7 +101,7 @@ describe('a journal', () => {
     expect(seen).toMatchObject({ storage: 'failed' });
     expect(seen?.problem).toMatch(/journal/);
     await goesOn();
-    expect(copies(here.name).find((copy) => copy.host === other.name)?.state).toBe('absent');
+    expect(copies(here.name).find((copy) => copy.host === other.name)?.state).toBe('degraded');
   });
 
   it('whose last record was torn by the power loss is cut there, and the host votes on', async () => {
@@ -125,7 +125,7 @@ describe('a journal', () => {
     other.disk.files.clear();
     await other.boot();
     await cluster.run(5000);
-    expect(copies(here.name).find((copy) => copy.host === other.name)?.state).toBe('absent');
+    expect(copies(here.name).find((copy) => copy.host === other.name)?.state).toBe('degraded');
     await goesOn();
     const third = cluster.machines.find(
       (machine) => machine !== here && machine !== other,

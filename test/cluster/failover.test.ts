@@ -375,7 +375,9 @@ describe('bad requests', () => {
         ),
       );
     expect(await refusal({ policy: 'mirror-3' })).toMatch(/needs 5 hosts, and 3 can be reached/);
-    expect(await refusal({ policy: 'gold' })).toMatch(/no policy "gold"/);
+    expect(await refusal({ policy: 'gold' })).toMatch(
+      /`policy` is "gold": expected one of the policies default, single, mirror/,
+    );
     expect(await refusal({ memoryBytes: -1 })).toMatch(/memoryBytes: expected/);
     expect(await refusal({ disks: [{ sizeBytes: 2 ** 50 }] })).toMatch(
       /free bytes are needed|expected/,

@@ -23,7 +23,9 @@ const servers = new Set<NbdServer>();
 let directory = '';
 
 beforeAll(() => {
-  const missing = ['nbdinfo', 'nbdcopy', 'qemu-img', 'fio'].filter((name) => !installed(name));
+  const missing = ['nbdinfo', 'nbdcopy', 'qemu-img', 'qemu-io', 'fio'].filter(
+    (name) => !installed(name),
+  );
   const hint = 'apt-get install libnbd-bin qemu-utils fio';
   if (missing.length > 0) throw new Error(`not installed: ${missing.join(', ')}; ${hint}`);
 });
@@ -145,8 +147,10 @@ test('nbdinfo understands what is offered', async () => {
     can_fua: true,
     can_multi_conn: true,
     can_df: true,
-    can_trim: false,
-    can_zero: false,
+    can_trim: true,
+    can_zero: true,
+    can_fast_zero: true,
+    contexts: ['base:allocation'],
     can_cache: false,
     block_size_minimum: 1,
     block_size_preferred: 4096,
@@ -158,6 +162,79 @@ test('nbdinfo understands what is offered', async () => {
   expect(list.protocol).toBe('newstyle-fixed');
   expect((await attempt('nbdinfo', `nbd+unix:///other?socket=${path}`)).code).not.toBe(0);
   expect(log.of('warn')).toEqual([]);
+});
+
+test('nbdinfo --map and qemu-img map see data and holes alike', async () => {
+  const disk = device(20 * MiB);
+  disk.bytes.fill(1, 5 * MiB, 9 * MiB);
+  const { uri } = await serve(disk);
+  const expected = [
+    [0, 5 * MiB, true],
+    [5 * MiB, 4 * MiB, false],
+    [9 * MiB, 11 * MiB, true],
+  ];
+  type Mapped = { offset: number; length: number; type: number }[];
+  const mapped = JSON.parse(await run('nbdinfo', '--map', '--json', uri)) as Mapped;
+  expect(mapped.map(({ offset, length, type }) => [offset, length, type === 3])).toEqual(expected);
+  const text = await run('qemu-img', 'map', '--output=json', '-f', 'raw', uri);
+  const blocks = JSON.parse(text) as { start: number; length: number; zero: boolean }[];
+  expect(blocks.map(({ start, length, zero }) => [start, length, zero])).toEqual(expected);
+});
+
+test('a sparse image is copied by zeroing and not by writing zeros', async () => {
+  const disk = device(64 * MiB);
+  const { uri } = await serve(disk);
+  const image = new Uint8Array(64 * MiB);
+  image.set(pattern(MiB, 5), 30 * MiB);
+  writeFileSync(join(directory, 'in.img'), image);
+  for (const copy of [
+    ['nbdcopy', '--connections=2', 'in.img', uri],
+    ['qemu-img', 'convert', '-n', '-f', 'raw', '-O', 'raw', 'in.img', uri],
+  ] as const) {
+    disk.bytes.fill(3);
+    const before = { zeroes: disk.zeroes, writes: disk.writes };
+    await run(copy[0], ...copy.slice(1));
+    sameBytes(disk.bytes, image);
+    expect(disk.zeroes).toBeGreaterThan(before.zeroes);
+    expect(disk.writes - before.writes).toBeLessThan(20);
+  }
+  // And out again, by block status.
+  await run('nbdcopy', uri, 'out.img');
+  sameBytes(readFileSync(join(directory, 'out.img')), image);
+});
+
+test('QEMU passes on what its guest discards and zeroes', async () => {
+  const disk = device(16 * MiB);
+  disk.bytes.fill(4);
+  const { uri } = await serve(disk);
+  const commands = ['discard 1M 2M', 'write -z -u 4M 1M', 'write -z 6M 1M', 'read -P 0 1M 2M'];
+  const io = ['-f', 'raw', '-d', 'unmap', ...commands.flatMap((command) => ['-c', command])];
+  await run('qemu-io', ...io, uri);
+  expect(disk.unmapped).toEqual([
+    [MiB, 2 * MiB],
+    [4 * MiB, MiB],
+  ]);
+  expect(disk.zeroes).toBe(3);
+  const expected = new Uint8Array(16 * MiB).fill(4);
+  for (const [from, to] of [
+    [1, 3],
+    [4, 5],
+    [6, 7],
+  ] as const) {
+    expected.fill(0, from * MiB, to * MiB);
+  }
+  sameBytes(disk.bytes, expected);
+});
+
+test('fio trims, and reads back zeros where it did', async () => {
+  const disk = device(16 * MiB);
+  disk.bytes.fill(4);
+  const { uri } = await serve(disk);
+  const job = ['--name=trim', '--ioengine=nbd', `--uri=${uri}`, '--thread', '--rw=randtrim'];
+  await run('fio', ...job, '--bs=64k', '--size=8m', '--iodepth=16');
+  expect(disk.zeroes).toBe(128);
+  sameBytes(disk.bytes.subarray(0, 8 * MiB), new Uint8Array(8 * MiB));
+  sameBytes(disk.bytes.subarray(8 * MiB), new Uint8Array(8 * MiB).fill(4));
 });
 
 test('nbdcopy in and out, over several connections at once', async () => {

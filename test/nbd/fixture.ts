@@ -51,10 +51,10 @@ export async function serve({
 /** A client in the transmission phase; `replies()` is what has come since. */
 export function enterTransmission<T extends FakeStream = FakeStream>(
   { streams }: Fixture,
-  { structured = false, stream = new FakeStream() as T } = {},
+  { structured = false, allocation = false, stream = new FakeStream() as T } = {},
 ): { stream: T; replies: () => Buffer } {
   streams.connect(stream);
-  stream.feed(enter('disk0', { structured }));
+  stream.feed(enter('disk0', { structured, allocation }));
   const start = stream.outputBytes;
   return { stream, replies: () => stream.output.subarray(start) };
 }

@@ -4,6 +4,7 @@ import { expect, test } from 'vitest';
 import {
   CMD,
   clientFlags,
+  contextData,
   enter,
   GREETING,
   goData,
@@ -22,8 +23,8 @@ const UNSUP = 0x80000001;
 const INVALID = 0x80000003;
 const UNKNOWN = 0x80000006;
 const TOO_BIG = 0x80000009;
-/** HAS_FLAGS, SEND_FLUSH, SEND_FUA, CAN_MULTI_CONN. */
-const FLAGS = 0x10d;
+/** HAS_FLAGS, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES, CAN_MULTI_CONN, SEND_FAST_ZERO. */
+const FLAGS = 0x96d;
 
 async function haggle(...options: Buffer[]) {
   const fixture = await serve();
@@ -89,7 +90,8 @@ test('NBD_OPT_INFO tells and goes on haggling; the empty name is the default exp
 test('a read-only export says so', async () => {
   const { streams } = await serve({ readOnly: true });
   const replies = parseOptionReplies(streams.connect().feed(enter()).output);
-  expect(replies[0]?.data.readUInt16BE(10)).toBe(FLAGS | 2);
+  // READ_ONLY, and nothing that zeroes.
+  expect(replies[0]?.data.readUInt16BE(10)).toBe(0x10f);
 });
 
 test('sizes beyond 32 bits are told in full', async () => {
@@ -117,7 +119,11 @@ test('NBD_OPT_ABORT is acknowledged, then the stream ends', async () => {
 
 test.each([
   ['STARTTLS', optionOf(OPT.STARTTLS), UNSUP],
-  ['LIST_META_CONTEXT', optionOf(OPT.LIST_META_CONTEXT, Buffer.alloc(100)), UNSUP],
+  [
+    'LIST_META_CONTEXT before structured replies',
+    optionOf(OPT.LIST_META_CONTEXT, contextData('disk0')),
+    INVALID,
+  ],
   ['an unknown option', optionOf(0xffffffff), UNSUP],
   ['STRUCTURED_REPLY with data', optionOf(OPT.STRUCTURED_REPLY, Buffer.alloc(1)), INVALID],
   ['GO for another export', optionOf(OPT.GO, goData('disk1')), UNKNOWN],
@@ -155,4 +161,45 @@ test.each([
   expect(stream.destroyed).toBe(true);
   expect(log.of('warn')).toHaveLength(1);
   expect(server.connections).toBe(0);
+});
+
+const structured = optionOf(OPT.STRUCTURED_REPLY);
+const META = 4;
+
+test.each([
+  ['a list of all', OPT.LIST_META_CONTEXT, contextData('disk0'), [META, ACK]],
+  ['a list of a namespace', OPT.LIST_META_CONTEXT, contextData('', 'x:', 'base:'), [META, ACK]],
+  ['a list of one', OPT.LIST_META_CONTEXT, contextData('', 'base:allocation'), [META, ACK]],
+  ['a list of what there is not', OPT.LIST_META_CONTEXT, contextData('', 'qemu:'), [ACK]],
+  ['a choice', OPT.SET_META_CONTEXT, contextData('disk0', 'base:allocation', 'a:b'), [META, ACK]],
+  ['a choice of nothing', OPT.SET_META_CONTEXT, contextData('disk0'), [ACK]],
+  ['a choice of a namespace', OPT.SET_META_CONTEXT, contextData('disk0', 'base:'), [ACK]],
+  ['another export', OPT.SET_META_CONTEXT, contextData('disk1', 'base:allocation'), [UNKNOWN]],
+  ['no data', OPT.SET_META_CONTEXT, Buffer.alloc(0), [INVALID]],
+  [
+    'more queries than come',
+    OPT.SET_META_CONTEXT,
+    Buffer.concat([u32(0), u32(2 ** 32 - 1)]),
+    [INVALID],
+  ],
+  [
+    'a query that is too long',
+    OPT.SET_META_CONTEXT,
+    Buffer.concat([u32(0), u32(1), u32(9)]),
+    [INVALID],
+  ],
+  [
+    'a name that is too long',
+    OPT.SET_META_CONTEXT,
+    Buffer.concat([u32(2 ** 31), u32(0)]),
+    [INVALID],
+  ],
+  ['bytes left over', OPT.SET_META_CONTEXT, Buffer.concat([contextData(''), u16(0)]), [INVALID]],
+] as const)('metadata contexts: %s', async (_name, code, data, types) => {
+  const { replies, stream } = await haggle(structured, optionOf(code, data));
+  expect(replies.slice(1).map((reply) => reply.type)).toEqual(types);
+  for (const { type, data: context } of replies) {
+    if (type === META) expect(context.subarray(4).toString()).toBe('base:allocation');
+  }
+  expect(stream.open).toBe(true);
 });

@@ -2,7 +2,7 @@
 // a test likes, as a disk does whose storage is away.
 
 import type { HoldfastError } from '../../src/model/errors.ts';
-import type { BlockDevice } from '../../src/storage/disk/block-device.ts';
+import type { BlockDevice, ZeroOptions } from '../../src/storage/disk/block-device.ts';
 
 export class MemoryDevice implements BlockDevice {
   readonly bytes: Uint8Array;
@@ -13,6 +13,10 @@ export class MemoryDevice implements BlockDevice {
   writes = 0;
   fuaWrites = 0;
   flushes = 0;
+  zeroes = 0;
+  /** Ranges whose space was to be given back. */
+  readonly unmapped: [number, number][] = [];
+  canUnmap = true;
   holding = false;
   /** What all requests fail with. */
   failure: HoldfastError | null = null;
@@ -50,6 +54,23 @@ export class MemoryDevice implements BlockDevice {
     this.onWrite?.();
     this.#answer(() => {
       if (this.failure === null) this.bytes.set(bytes, offset);
+      done(this.failure);
+    });
+  }
+
+  zero(
+    offset: number,
+    length: number,
+    { unmap, fua }: ZeroOptions,
+    done: (error: HoldfastError | null) => void,
+  ): void {
+    const flags = `${unmap ? ' unmap' : ''}${fua ? ' fua' : ''}`;
+    if (this.#record) this.calls.push(`zero ${offset} ${length}${flags}`);
+    if (offset + length > this.bytes.length) throw new Error('zero beyond the end');
+    this.zeroes += 1;
+    if (unmap) this.unmapped.push([offset, length]);
+    this.#answer(() => {
+      if (this.failure === null) this.bytes.fill(0, offset, offset + length);
       done(this.failure);
     });
   }

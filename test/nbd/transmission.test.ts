@@ -3,12 +3,12 @@
 import { expect, test } from 'vitest';
 import { HoldfastError } from '../../src/model/errors.ts';
 import { connectionBounds } from '../../src/storage/nbd/connection.ts';
-import { CMD, DF, enter, FUA, parseReplies, requestOf } from './client-wire.ts';
+import { CMD, DF, enter, FAST_ZERO, FUA, NO_HOLE, parseReplies, requestOf } from './client-wire.ts';
 import { FakeStream } from './fake-streams.ts';
 import { enterTransmission, serve } from './fixture.ts';
 import { MemoryDevice } from './memory-device.ts';
 
-const [EPERM, EIO, EINVAL, ENOSPC] = [1, 5, 22, 28];
+const [EPERM, EIO, EINVAL, ENOSPC, ENOTSUP] = [1, 5, 22, 28, 95];
 const MiB = 1024 * 1024;
 
 test('writes, reads, FUA and flush reach the device and are answered with their cookies', async () => {
@@ -50,10 +50,17 @@ const refusals = [
   ],
   ['a long write', requestOf(CMD.WRITE, { offset: 1, data: Buffer.alloc(100_000) }), ENOSPC],
   ['a flush of a range', requestOf(CMD.FLUSH, { length: 1 }), EINVAL],
-  ['TRIM', requestOf(CMD.TRIM, { length: 4096 }), EINVAL],
-  ['WRITE_ZEROES', requestOf(CMD.WRITE_ZEROES, { length: 4096 }), EINVAL],
+  ['TRIM across the end', requestOf(CMD.TRIM, { offset: 65535, length: 2 }), EINVAL],
+  ['the longest TRIM', requestOf(CMD.TRIM, { length: 2 ** 32 - 1 }), EINVAL],
+  ['TRIM with a foreign flag', requestOf(CMD.TRIM, { flags: NO_HOLE, length: 1 }), EINVAL],
+  ['zeroes beyond the end', requestOf(CMD.WRITE_ZEROES, { offset: 1, length: 65536 }), ENOSPC],
+  [
+    'zeroes that shall take space, and fast',
+    requestOf(CMD.WRITE_ZEROES, { flags: NO_HOLE | FAST_ZERO, length: 4096 }),
+    ENOTSUP,
+  ],
   ['CACHE', requestOf(CMD.CACHE, { length: 4096 }), EINVAL],
-  ['BLOCK_STATUS', requestOf(CMD.BLOCK_STATUS, { length: 4096 }), EINVAL],
+  ['BLOCK_STATUS without its context', requestOf(CMD.BLOCK_STATUS, { length: 4096 }), EINVAL],
   ['an unknown command', requestOf(0xffff), EINVAL],
   ['an unknown flag', requestOf(CMD.READ, { flags: 0x8000, length: 1 }), EINVAL],
   [
@@ -81,9 +88,11 @@ test.each(refusals)('%s is refused, and the connection goes on', async (_name, r
 test('a read-only export refuses writes and nothing else', async () => {
   const fixture = await serve({ readOnly: true });
   const { stream, replies } = enterTransmission(fixture);
-  stream.feed(requestOf(CMD.WRITE, { data: Buffer.from('no') }), requestOf(CMD.FLUSH));
-  expect(parseReplies(replies(), new Map()).map(({ error }) => error)).toEqual([EPERM, 0]);
-  expect(fixture.device.writes).toBe(0);
+  const changes = [CMD.TRIM, CMD.WRITE_ZEROES].map((code) => requestOf(code, { length: 512 }));
+  stream.feed(requestOf(CMD.WRITE, { data: Buffer.from('no') }), ...changes, requestOf(CMD.FLUSH));
+  const errors = parseReplies(replies(), new Map()).map(({ error }) => error);
+  expect(errors).toEqual([EPERM, EPERM, EPERM, 0]);
+  expect(fixture.device.calls).toEqual(['flush']);
 });
 
 test('structured replies: one chunk per read, with its offset; errors carry a sentence', async () => {

@@ -41,6 +41,7 @@ describe('a configuration', () => {
       cluster: 'lab',
       name: 'host-1',
       kind: 'full',
+      site: null,
       dataDir: '/etc/holdfast/data',
       runDir: '/etc/holdfast/data/run',
       storage: { address: '127.0.0.1:7400' },
@@ -52,7 +53,13 @@ describe('a configuration', () => {
         caKey: null,
       },
       api: { socket: '/etc/holdfast/data/run/api.sock' },
-      capacity: { cpus: null, memoryBytes: null, diskBytes: null },
+      capacity: {
+        cpus: null,
+        memoryBytes: null,
+        diskBytes: null,
+        nearFullAtPercent: 85,
+        fullAtPercent: 95,
+      },
       hypervisor: { accelerator: 'auto', images: {} },
       timings,
       log: { level: 'info', file: null },
@@ -64,7 +71,8 @@ describe('a configuration', () => {
       `${minimal}kind: witness
 runDir: /run/holdfast
 api: {socket: /run/holdfast/control}
-capacity: {cpus: 4, memory: 4GiB, disk: 1048576}
+capacity: {cpus: 4, memory: 4GiB, disk: 1048576, nearFullAtPercent: 70}
+site: b
 hypervisor:
   accelerator: tcg
   images:
@@ -79,7 +87,14 @@ log: {level: debug, file: host.log}
       kind: 'witness',
       runDir: '/run/holdfast',
       api: { socket: '/run/holdfast/control' },
-      capacity: { cpus: 4, memoryBytes: 4 * 2 ** 30, diskBytes: 1048576 },
+      site: 'b',
+      capacity: {
+        cpus: 4,
+        memoryBytes: 4 * 2 ** 30,
+        diskBytes: 1048576,
+        nearFullAtPercent: 70,
+        fullAtPercent: 95,
+      },
       timings: {
         ...timings,
         leaseDurationMs: 8000,

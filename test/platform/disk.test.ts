@@ -4,6 +4,7 @@ import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { crc32 } from '../../src/model/crc32.ts';
 import { openLocalDisk } from '../../src/platform/disk.ts';
 import { openDiskFile } from '../../src/platform/disk-file.ts';
 import { writeFileDurably } from '../../src/platform/durable-file.ts';
@@ -20,6 +21,9 @@ function finished(action: (done: Done) => void): Promise<void> {
 
 const write = (file: DiskFile, offset: number, ...chunks: Uint8Array[]) =>
   finished((done) => file.write(offset, chunks, done));
+
+const discard = (file: DiskFile, offset: number, length: number) =>
+  finished((done) => file.discard(offset, length, done));
 
 async function readBack(file: DiskFile, offset: number, length: number): Promise<Buffer> {
   const target = Buffer.alloc(length, 0xee);
@@ -65,6 +69,7 @@ describe('a file of the store', () => {
       }),
       fc.record({ kind: fc.constant('read' as const), offset, length: fc.nat(2000) }),
       fc.record({ kind: fc.constant('resize' as const), size: offset }),
+      fc.record({ kind: fc.constant('discard' as const), offset, length: fc.nat(3000) }),
     );
     let count = 0;
     const run = fc.asyncProperty(fc.array(operation), async (operations) => {
@@ -77,6 +82,11 @@ describe('a file of the store', () => {
         if (step.kind === 'resize') {
           model = grow(step.size).subarray(0, step.size);
           await file.resize(step.size);
+        } else if (step.kind === 'discard') {
+          const end = Math.min(model.length, step.offset + step.length);
+          if (step.offset >= end) continue;
+          model.fill(0, step.offset, end);
+          await discard(file, step.offset, end - step.offset);
         } else if (step.kind === 'write') {
           const bytes = Buffer.concat(step.parts);
           if (bytes.length > 0) model = grow(step.offset + bytes.length);
@@ -103,6 +113,64 @@ describe('a file of the store', () => {
     const chunks = Array.from({ length: 3000 }, (_, index) => Buffer.from(`${index};`));
     await write(file, 0, ...chunks);
     expect(await readBack(file, 0, file.sizeBytes)).toEqual(Buffer.concat(chunks));
+    await file.close();
+  });
+
+  it('gives back the space of what is discarded, and keeps its size', async () => {
+    const folder = join(await temporaryFolder(), 'store');
+    const disk = await makeDisk(folder);
+    const file = await disk.open('thin', { create: true });
+    const MiB = 1024 * 1024;
+    const taken = () => statSync(join(folder, 'thin')).blocks * 512;
+    await write(file, 0, Buffer.alloc(8 * MiB, 7));
+    await finished((done) => file.sync(done));
+    expect(taken()).toBeGreaterThanOrEqual(8 * MiB);
+    await discard(file, MiB + 5, 6 * MiB);
+    await finished((done) => file.sync(done));
+    expect(taken()).toBeLessThan(2.5 * MiB);
+    expect(file.sizeBytes).toBe(8 * MiB);
+    const whole = await readBack(file, 0, 8 * MiB);
+    const expected = Buffer.alloc(8 * MiB, 7).fill(0, MiB + 5, 7 * MiB + 5);
+    expect(whole.equals(expected)).toBe(true);
+    await file.close();
+  });
+
+  it('discards hundreds of ranges at once, beside writes and reads', async () => {
+    const disk = await makeDisk();
+    const file = await disk.open('busy', { create: true });
+    const block = 4096;
+    await write(file, 0, Buffer.alloc(600 * block, 1));
+    await Promise.all(
+      Array.from({ length: 600 }, (_, index) =>
+        index % 2 === 0
+          ? discard(file, index * block, block)
+          : write(file, index * block, Buffer.alloc(block, 2)),
+      ),
+    );
+    const whole = await readBack(file, 0, 600 * block);
+    for (let index = 0; index < 600; index += 1) expect(whole[index * block]).toBe((index % 2) * 2);
+    await file.close();
+  });
+
+  it('refuses to discard beyond its end, and says why a device can not', async () => {
+    const disk = await makeDisk();
+    const file = await disk.open('short', { create: true });
+    await write(file, 0, Buffer.from('abc'));
+    await discard(file, 0, 0);
+    await expect(discard(file, 1, 3)).rejects.toThrow(/1\+3 of 3 bytes of short: beyond its end/);
+    await file.close();
+    const path = join(await temporaryFolder(), 'read-only');
+    writeFileSync(path, 'abc');
+    const readOnly = await openDiskFile(await open(path, 'r'), 'read-only');
+    await expect(discard(readOnly, 0, 3)).rejects.toThrow(/read-only: EBADF/);
+    await readOnly.close();
+  });
+
+  it('writes zeros where the file system has no holes', async () => {
+    // A character device knows no fallocate (ENODEV), and takes writes.
+    const file = await openDiskFile(await open('/dev/null', 'r+'), 'device');
+    await write(file, 0, Buffer.alloc(3 * 1024 * 1024, 1));
+    await discard(file, 5, 2 * 1024 * 1024);
     await file.close();
   });
 
@@ -218,6 +286,15 @@ describe('the names of the store', () => {
 });
 
 describe('the store', () => {
+  it('has the checksum that the model has', async () => {
+    const disk = await makeDisk();
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 5000 }), (bytes) => {
+        expect(disk.crc32(bytes)).toBe(crc32(bytes));
+      }),
+    );
+  });
+
   it('has the same incarnation until the machine restarts', async () => {
     const folder = await temporaryFolder();
     const first = await openLocalDisk(folder);

@@ -73,3 +73,19 @@ it('a member in a message is checked', () => {
   expect(() => readMembers([null])).toThrow(/does not describe a host/);
   expect(() => readMembers({})).toThrow(/no list/);
 });
+
+it('a member that was removed stays so, whoever tells what, and its name is not free', async () => {
+  const path = join(await temporaryFolder(), 'members.json');
+  const members = await openMembers(path);
+  await members.merge([member('a'), member('b')]);
+  await members.remove(hostId('b'));
+  expect(members.list()).toEqual([member('a')]);
+  expect(await members.merge([member('b')])).toBe(false);
+  expect(await members.merge([member('b', 9000)], hostId('b'))).toBe(false);
+  expect(members.get(hostId('b'))).toEqual({ ...member('b'), removed: true });
+  // Others hear of it, also those that have not heard of the host.
+  const other = await openMembers(join(await temporaryFolder(), 'members.json'));
+  await other.merge(readMembers([...members.all()] as never));
+  expect(other.list()).toEqual([member('a')]);
+  expect((await openMembers(path)).all()).toEqual(members.all());
+});

@@ -15,7 +15,7 @@ const launch: GuestLaunch = {
   boot: 'counter',
   disks: [
     { name: 'disk0', socket: '/run/holdfast/nbd/a.sock' },
-    { name: 'data', socket: '/run/holdfast/nbd/b,c.sock' },
+    { name: 'disk2', socket: '/run/holdfast/nbd/b,c.sock' },
   ],
   deadlineMs: 1000,
 };
@@ -75,13 +75,13 @@ test('a guest with a boot image', () => {
     -action
     panic=pause
     -blockdev
-    {"driver":"nbd","node-name":"disk0","server":{"type":"unix","path":"/run/holdfast/nbd/a.sock"},"reconnect-delay":31536000,"discard":"ignore"}
+    {"driver":"nbd","node-name":"disk0","server":{"type":"unix","path":"/run/holdfast/nbd/a.sock"},"reconnect-delay":31536000,"discard":"unmap"}
     -device
-    virtio-blk-pci,id=virtio-disk0,drive=disk0,serial=disk0,write-cache=on,discard=off,write-zeroes=off,rerror=stop,werror=stop
+    virtio-blk-pci,id=virtio-disk0,drive=disk0,serial=disk0,write-cache=on,discard=on,write-zeroes=on,rerror=stop,werror=stop
     -blockdev
-    {"driver":"nbd","node-name":"disk1","server":{"type":"unix","path":"/run/holdfast/nbd/b,c.sock"},"reconnect-delay":31536000,"discard":"ignore"}
+    {"driver":"nbd","node-name":"disk2","server":{"type":"unix","path":"/run/holdfast/nbd/b,c.sock"},"reconnect-delay":31536000,"discard":"unmap"}
     -device
-    virtio-blk-pci,id=virtio-disk1,drive=disk1,serial=disk1,write-cache=on,discard=off,write-zeroes=off,rerror=stop,werror=stop
+    virtio-blk-pci,id=virtio-disk2,drive=disk2,serial=disk2,write-cache=on,discard=on,write-zeroes=on,rerror=stop,werror=stop
     -kernel
     /boot/k
     -initrd

@@ -1,8 +1,6 @@
 // Deliberate mistakes in the protocols, each as an exchange of a few characters of one source file. They
 // are made in a copy of the compiled program, which `sim explore` must then find something wrong with: a
 // simulator that catches nothing proves nothing. The product's own source knows nothing of them.
-//
-// Not here yet: a change of voters in one jump, because voters can not be changed yet.
 
 export interface PlantedBug {
   readonly name: string;
@@ -50,6 +48,38 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'manager/runner.ts',
     find: 'entry.guest?.extend(deadlineMs);\n      if (entry.reopening)',
     replace: 'entry.guest?.extend(deadlineMs + 4000);\n      if (entry.reopening)',
+    seed: 1,
+  },
+  {
+    name: 'voters changed in one jump',
+    why: 'the old voters may decide on without the new ones',
+    file: 'storage/repair/voter-change.ts',
+    find: 'return { voters: current.voters, nextVoters: next };',
+    replace: 'return { voters: next };',
+    seed: 1,
+  },
+  {
+    name: 'joint record decided by the old voters alone',
+    why: 'the new voters have heard nothing, and decide alone after the second step',
+    file: 'model/record.ts',
+    find: 'return groupsOf(voting).every((group)',
+    replace: 'return groupsOf(voting).slice(0, 1).every((group)',
+    seed: 1,
+  },
+  {
+    name: 'voters changed before the new ones protect the lock',
+    why: 'a rival needs only them, and they have promised nothing to the holder',
+    file: 'storage/repair/voter-change.ts',
+    find: 'if (isHeld && !holder.isSettled(record.vm, votingOf(record))) return false;',
+    replace: '',
+    seed: 1,
+  },
+  {
+    name: 'new copy counts as whole from the beginning',
+    why: 'what it lacks is not copied to it',
+    file: 'storage/served-disks.ts',
+    find: 'mustCopyAll: true,',
+    replace: '',
     seed: 1,
   },
   {
@@ -169,6 +199,14 @@ export const plantedBugs: readonly PlantedBug[] = [
     seed: 112,
   },
   {
+    name: 'a read does not verify its checksum',
+    why: 'what a device makes of the data is passed on as what was written',
+    file: 'storage/disk/component.ts',
+    find: 'done(mismatch(first, blocks, adopt), bytes);',
+    replace: 'done(null, bytes);',
+    seed: 20,
+  },
+  {
     name: 'no range locks',
     why: 'a resync overwrites what a guest writes meanwhile',
     file: 'storage/disk/range-locks.ts',
@@ -180,9 +218,9 @@ export const plantedBugs: readonly PlantedBug[] = [
     name: 'write-intent cleared too early',
     why: 'bits are cleared when a write is acknowledged, whoever else still lacks it',
     file: 'storage/disk/mirror.ts',
-    find: `            finished();
-            release();`,
-    replace: `            finished();
+    find: `          finished();
+          release();`,
+    replace: `          finished();
             for (const copy of this.copies) copy.clearIntent([...this.dirty.keys()]);
             this.dirty.clear();
             release();`,
@@ -192,8 +230,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     name: 'not the newest of what a majority has accepted',
     why: 'a proposer goes on from the first answer, and a chosen record is lost',
     file: 'storage/register/quorum.ts',
-    find: 'const all = withKnowledge(sorted[0] as Found, promises);',
-    replace: 'const all = withKnowledge(sorted.at(-1) as Found, promises);',
+    find: 'const all = withKnowledge(promises[0] as Found, promises);',
+    replace: 'const all = withKnowledge(promises.at(-1) as Found, promises);',
     seed: 1,
   },
 ];

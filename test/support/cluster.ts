@@ -23,12 +23,18 @@ export class Cluster {
   readonly #boots = new Map<string, number>();
   readonly #known = new Set<VirtualGuest>();
 
-  constructor(options: { readonly hosts: number; readonly seed?: number }) {
+  constructor(options: {
+    readonly hosts: number;
+    readonly seed?: number;
+    /** Where each host is. */
+    readonly sites?: readonly string[];
+  }) {
     this.world = new World({
       seed: options.seed ?? 1,
       hosts: Array.from({ length: options.hosts }, (_, index) => ({
         name: `host-${index + 1}`,
         kind: 'full' as const,
+        site: options.sites?.[index] ?? null,
         drift: 0,
         cpus: 8,
         memoryBytes: 8 * GiB,

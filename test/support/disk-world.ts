@@ -15,12 +15,13 @@ import {
 } from '../../src/model/ids.ts';
 import type { JsonValue } from '../../src/model/json.ts';
 import { timings } from '../../src/model/limits.ts';
-import { components, type DiskRecord } from '../../src/model/record.ts';
+import { type Component, components, type DiskRecord } from '../../src/model/record.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { noProbe } from '../../src/ports/probe.ts';
 import { createComponentStore } from '../../src/storage/disk/component-store.ts';
 import { type OpenDisk, openDisk } from '../../src/storage/disk/disk.ts';
+import type { BadBlock } from '../../src/storage/disk/messages.ts';
 import type { Gate } from '../../src/storage/disk/mirror.ts';
 import { BlockOracle, blockBytes } from './block-oracle.ts';
 import { MemoryDisk } from './memory-disk.ts';
@@ -92,10 +93,17 @@ export class DiskWorld {
   slowestMs = 1;
   /** Probability that a change of the record fails, or does not tell its outcome. */
   changeTrouble = 0;
+  /** Blocks may be bad on all copies: reads may fail, and must not return what is wrong. */
+  mayBeUnreadable = false;
   /** What becomes of the next changes of the record; then chance decides. */
   readonly fates: ('refused' | 'applied' | 'late')[] = [];
+  /** By default there is no scrub. */
+  scrubIntervalMs = 1e9;
   /** When a host was last started. */
   startedAtMs = 0;
+  /** Blocks in which bits were flipped and that were not repaired since, as events name them. */
+  readonly corrupted = new Set<string>();
+  #isCorrupted = false;
   #epoch = 0;
   #runs = 0;
   #stamp = 0;
@@ -158,11 +166,18 @@ export class DiskWorld {
     this.#runs += 1;
     createComponentStore({
       peer,
+      clock,
+      scrubIntervalMs: this.scrubIntervalMs,
+      onBadBlock: (_object, text) => this.note(`found: ${text}`),
       disk: this.disk(host).attach(),
       log: this.log,
       incarnation: this.#runs,
       problem: () => null,
       isDeleted: () => false,
+    });
+    peer.on('component.bad', (_from, body) => {
+      const { component, offset } = body as unknown as BadBlock;
+      if (this.session?.host === host) this.session.disk?.verify(component, offset);
     });
     this.running.set(host, { clock, peer });
     peer.start();
@@ -220,7 +235,13 @@ export class DiskWorld {
         if (!session.isOver || this.session?.disk == null) this.oracle.writesLost();
       },
       onFenced: () => end('fenced'),
-      onEvent: (type, text) => this.note(`${type}: ${text}`),
+      onEvent: (type, text) => {
+        this.note(`${type}: ${text}`);
+        const isOfBlock = type === 'repaired' || type === 'unreadable';
+        if (isOfBlock && !this.#isCorrupted) this.oracle.problems.push(`nothing is wrong: ${text}`);
+        if (type !== 'repaired') return;
+        for (const one of [...this.corrupted]) if (text.includes(one)) this.corrupted.delete(one);
+      },
       gate: session.gate,
       change: (_object, change) => this.#change(running.clock, change),
       isReachable: (other) => running.peer.isConnected(other),
@@ -256,6 +277,23 @@ export class DiskWorld {
     });
   }
 
+  zero(): void {
+    const session = this.session;
+    if (session?.disk == null || session.pending > 20) return;
+    const { offset, length } = this.#range();
+    const options = { unmap: this.random.chance(0.7), fua: this.random.chance(0.1) };
+    const what = `zeros to ${offset / blockBytes}+${length / blockBytes}`;
+    this.note(`${options.unmap ? 'unmaps ' : ''}${what}`);
+    const acknowledged = this.oracle.write(offset, new Uint8Array(length), options.fua);
+    session.pending += 1;
+    session.disk.zero(offset, length, options, (error) => {
+      session.pending -= 1;
+      if (error !== null || session.isOver) return;
+      this.note(`wrote ${what}`);
+      acknowledged();
+    });
+  }
+
   read(all = false): void {
     const session = this.session;
     if (session?.disk == null || session.pending > 20) return;
@@ -268,8 +306,11 @@ export class DiskWorld {
     session.pending += 1;
     session.disk.read(offset, length, (error, bytes) => {
       session.pending -= 1;
-      if (error !== null || session.isOver) return;
-      check(bytes);
+      if (session.isOver) return;
+      if (error === null) check(bytes);
+      else if (!this.mayBeUnreadable && error.code !== 'stopped') {
+        this.oracle.problems.push(`a read fails: ${error.message}`);
+      }
     });
   }
 
@@ -296,16 +337,41 @@ export class DiskWorld {
   difference(): string | null {
     const [first, ...others] = this.record.blueprint.mirrors;
     for (const [stripe, component] of (first?.stripes ?? []).entries()) {
-      const bytes = this.disk(component.host).bytesOf(`components/${component.id}.data`);
+      const bytes = this.dataOf(component);
       for (const mirror of others) {
         const other = mirror.stripes[stripe] as typeof component;
-        const copy = this.disk(other.host).bytesOf(`components/${other.id}.data`);
+        const copy = this.dataOf(other);
         const at = bytes.findIndex((byte, index) => byte !== copy[index]);
         if (at >= 0)
           return `${component.id} and ${other.id} differ at ${at}: ${bytes[at]}, ${copy[at]}`;
       }
     }
     return null;
+  }
+
+  /** Flips bits of a copy: of the data at rest, in some block. */
+  corrupt(host: HostId): void {
+    const here = components(this.record.blueprint).filter((one) => one.host === host);
+    if (here.length === 0) return;
+    const component = this.random.pick(here);
+    const block = this.random.below(component.sizeBytes / 4096);
+    this.note(`corrupt block ${block} of ${component.id} on ${host}`);
+    for (let flips = this.random.pick([1, 1, 3, 20]); flips > 0; flips -= 1) {
+      const offset = block * 4096 + this.random.below(4096);
+      this.disk(host).damage(`components/${component.id}.data`, offset, 1 + this.random.below(255));
+    }
+    this.#isCorrupted = true;
+    const { mirrors } = this.record.blueprint;
+    const stripe = mirrors
+      .find((one) => one.stripes.includes(component))
+      ?.stripes.indexOf(component);
+    const of = (mirrors[0]?.stripes.length ?? 1) > 1 ? ` of stripe ${stripe}` : '';
+    this.corrupted.add(`offset ${block * 4096}${of} on ${host}`);
+  }
+
+  /** What a copy holds, without its checksums. */
+  dataOf({ id, host, sizeBytes }: Component): Uint8Array {
+    return this.disk(host).bytesOf(`components/${id}.data`).subarray(0, sizeBytes);
   }
 
   /** As the register does it: applied, refused, or of unknown outcome; what is unknown may happen

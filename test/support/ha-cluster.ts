@@ -370,7 +370,18 @@ export class HaCluster {
     };
     const lock = { holder, epoch: epoch(fake.epoch) };
     const accessible = this.#access(host, vm);
-    return { vm, name, spec, lifecycle: 'ready', lock, accessible, dataHosts };
+    const detached: string[] = [];
+    return {
+      vm,
+      name,
+      spec,
+      lifecycle: 'ready',
+      lock,
+      accessible,
+      dataHosts,
+      detached,
+      revision: 1,
+    };
   }
 
   async #set(host: HostId, vm: VmId, value: JsonValue, at: number | undefined): Promise<void> {
@@ -428,6 +439,9 @@ export class HaCluster {
       vmNamed: unused,
       leaseDeadline: () => null,
       objects: () => [],
+      object: () => null,
+      setRequired: async () => {},
+      setAllMetadata: async () => [],
       knowledge: unused,
       learn: unused,
       onLease: () => {},

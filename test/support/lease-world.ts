@@ -202,7 +202,7 @@ export class LeaseHost {
         const outcome = await new Promise<Parameters<Parameters<typeof proposer.change>[3]>[0]>(
           (resolve) =>
             proposer.change(
-              { object, voters },
+              { object, voting: { voters } },
               (current) => {
                 if (current?.kind !== 'namespace')
                   return { refuse: new HoldfastError('conflict', 'gone') };

@@ -6,6 +6,7 @@
 // `MemoryDisk` is the device and survives; `attach()` is the view of one run of the daemon and ends
 // with it.
 
+import { crc32 } from '../../src/model/crc32.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { DiskError, type DiskFile, type LocalDisk } from '../../src/ports/disk.ts';
 import type { SeededRandom } from './seeded-random.ts';
@@ -16,6 +17,12 @@ type Change =
       readonly kind: 'write';
       readonly offset: number;
       readonly bytes: Uint8Array;
+      state: ChangeState;
+    }
+  | {
+      readonly kind: 'discard';
+      readonly offset: number;
+      readonly length: number;
       state: ChangeState;
     }
   | { readonly kind: 'resize'; readonly sizeBytes: number; state: ChangeState };
@@ -32,7 +39,7 @@ interface StoredFile {
 }
 
 export interface DiskOperation {
-  readonly kind: 'read' | 'write' | 'sync' | 'resize' | 'open' | 'remove' | 'rename';
+  readonly kind: 'read' | 'write' | 'discard' | 'sync' | 'resize' | 'open' | 'remove' | 'rename';
   readonly file: string;
   readonly offset: number;
   readonly bytes: number;
@@ -75,6 +82,10 @@ export class MemoryDisk {
         if (change.state !== 'flying') continue;
         change.state = 'written';
         if (random === undefined || change.kind === 'resize') continue;
+        if (change.kind === 'discard') {
+          Object.assign(change, { length: random.below(change.length + 1) });
+          continue;
+        }
         const kept = random.below(change.bytes.length + 1);
         Object.assign(change, { bytes: change.bytes.slice(0, kept) });
       }
@@ -159,6 +170,7 @@ export class MemoryDisk {
 }
 
 class AttachedDisk implements LocalDisk {
+  readonly crc32 = (bytes: Uint8Array) => crc32(bytes);
   readonly incarnation: string;
   readonly #device: MemoryDisk;
   readonly #run: number;
@@ -253,12 +265,27 @@ class AttachedFile implements DiskFile {
       bytes: bytes.slice(0, admitted),
       state: 'flying' as ChangeState,
     };
-    for (const older of this.#file.changes) overwrite(older, change);
+    this.#file.changes = this.#file.changes.flatMap((older) => uncovered(older, change));
     this.#file.changes.push(change);
     this.#file.content = apply(this.#file.content, change);
     this.#device.perform(this.#run, operation, (error) => {
       change.state = 'written';
       done(error ?? (admitted < bytes.length ? new DiskError('full', 'no space left') : null));
+    });
+  }
+
+  discard(offset: number, length: number, done: (error: DiskError | null) => void): void {
+    if (offset + length > this.sizeBytes) throw new Error(`${this.#name}: discards beyond its end`);
+    const operation = { kind: 'discard', file: this.#name, offset, bytes: length } as const;
+    if (this.#device.isOff) return;
+    const change: Change = { kind: 'discard', offset, length, state: 'flying' };
+    const zeros = { offset, bytes: new Uint8Array(length) };
+    this.#file.changes = this.#file.changes.flatMap((older) => uncovered(older, zeros));
+    this.#file.changes.push(change);
+    this.#file.content = apply(this.#file.content, change);
+    this.#device.perform(this.#run, operation, (error) => {
+      change.state = 'written';
+      done(error);
     });
   }
 
@@ -302,6 +329,10 @@ function apply(content: Uint8Array, change: Change): Uint8Array {
     resized.set(content.subarray(0, change.sizeBytes));
     return resized;
   }
+  if (change.kind === 'discard') {
+    content.fill(0, change.offset, change.offset + change.length);
+    return content;
+  }
   const end = change.offset + change.bytes.length;
   const target = end <= content.length ? content : new Uint8Array(end);
   if (target !== content) target.set(content);
@@ -310,19 +341,29 @@ function apply(content: Uint8Array, change: Change): Uint8Array {
 }
 
 /** What a sync failed on stays in the cache as it reads, and must not come back over what was
- * written there since. */
-function overwrite(
+ * written there since: what is left of it. */
+function uncovered(
   older: Change,
   newer: { readonly offset: number; readonly bytes: Uint8Array },
-): void {
-  if (older.kind !== 'write' || older.state !== 'doomed') return;
+): Change[] {
+  if (older.kind === 'resize' || older.state !== 'doomed') return [older];
+  const newerEnd = newer.offset + newer.bytes.length;
+  if (older.kind === 'discard') {
+    const olderEnd = older.offset + older.length;
+    const before = { ...older, length: Math.min(olderEnd, newer.offset) - older.offset };
+    const offset = Math.max(older.offset, newerEnd);
+    const after = { ...older, offset, length: olderEnd - offset };
+    return [before, after].filter((piece) => piece.length > 0);
+  }
   const from = Math.max(older.offset, newer.offset);
-  const to = Math.min(older.offset + older.bytes.length, newer.offset + newer.bytes.length);
-  if (from >= to) return;
-  older.bytes.set(
-    newer.bytes.subarray(from - newer.offset, to - newer.offset),
-    from - older.offset,
-  );
+  const to = Math.min(older.offset + older.bytes.length, newerEnd);
+  if (from < to) {
+    older.bytes.set(
+      newer.bytes.subarray(from - newer.offset, to - newer.offset),
+      from - older.offset,
+    );
+  }
+  return [older];
 }
 
 function replay(base: Uint8Array, changes: readonly Change[]): Uint8Array {
@@ -337,6 +378,15 @@ function survivorsOf(change: Change, random: SeededRandom | 'keep' | undefined):
   if (fate < 0.35) return [];
   if (fate < 0.7 || change.kind === 'resize') return [change];
   const pieces: Change[] = [];
+  if (change.kind === 'discard') {
+    const end = change.offset + change.length;
+    for (let offset = change.offset; offset < end; ) {
+      const length = Math.min(end - offset, random.pick([1, 512, 4096, 65536]));
+      if (random.chance(0.5)) pieces.push({ ...change, offset, length });
+      offset += length;
+    }
+    return pieces;
+  }
   for (let from = 0; from < change.bytes.length; ) {
     const length = Math.min(change.bytes.length - from, random.pick([1, 7, 512, 4096]));
     const bytes = change.bytes.slice(from, from + length);

@@ -7,7 +7,13 @@ import { HoldfastError } from '../../src/model/errors.ts';
 import { epoch, type HostId, hostId, objectId, revision, vmId } from '../../src/model/ids.ts';
 import { timings } from '../../src/model/limits.ts';
 import { defaultPolicy } from '../../src/model/policy.ts';
-import type { Lock, NamespaceRecord, ObjectRecord, Voter } from '../../src/model/record.ts';
+import {
+  type Lock,
+  type NamespaceRecord,
+  type ObjectRecord,
+  type Voter,
+  votingOf,
+} from '../../src/model/record.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { noProbe } from '../../src/ports/probe.ts';
@@ -63,12 +69,15 @@ export class RegisterCluster {
   readonly outcomes = new Map<string, number>();
   voters: Voter[] = [];
   readonly #options: ClusterOptions;
+  readonly #knowledge: SeededRandom;
+  #isToldNewest = false;
   #runs = 0;
   #letters = 0;
 
   constructor(options: ClusterOptions) {
     this.#options = options;
     this.random = new SeededRandom(options.seed);
+    this.#knowledge = this.random.stream('knowledge');
     this.network = new MemoryNetwork(this.clock, this.random.stream('network'), options.network);
     this.hosts = Array.from({ length: options.hosts ?? 3 }, (_, index) =>
       hostId(`host-${index + 1}`),
@@ -144,8 +153,11 @@ export class RegisterCluster {
     return running.registers;
   }
 
+  /** As a directory would have it, which may lag behind by any number of changes. */
   get target() {
-    return { object, voters: this.voters };
+    const lag = this.#isToldNewest ? 0 : this.#knowledge.below(20);
+    const known = this.committed.at(-1 - lag)?.record;
+    return { object, voting: known === undefined ? { voters: this.voters } : votingOf(known) };
   }
 
   record(name: string, lock: Lock = { holder: null, epoch: epoch(0) }, at = 1): NamespaceRecord {
@@ -188,6 +200,23 @@ export class RegisterCluster {
       return { write: { ...edited, revision: revision(edited.revision + 1) } };
     };
     return this.registers(host).changed(this.target, decide, options);
+  }
+
+  /** Takes the next step of a change of voters: ends the one under way, or begins to replace one of
+   * them by a host that is none. The text stays, so the history does not hear of it. */
+  changeVoters(host: HostId): void {
+    const joining = this.#knowledge.pick(this.hosts);
+    const leaving = this.#knowledge.below(this.voters.length);
+    const store = this.running.get(joining)?.registers.store;
+    const change = this.change(host, (current) => {
+      const { nextVoters, ...rest } = current;
+      if (nextVoters !== undefined) return { ...rest, voters: nextVoters };
+      if (!store || current.voters.some((voter) => voter.host === joining)) return null;
+      const joined = 1 + Math.max(...current.voters.map((voter) => voter.joined));
+      const added = { host: joining, store, joined };
+      return { ...rest, nextVoters: current.voters.with(leaving, added) };
+    });
+    void change.then((outcome) => this.#note(`voters ${outcome.status}`));
   }
 
   /** Appends a letter of its own, and notes in the history what came of it; `picky`: only to a text
@@ -252,6 +281,18 @@ export class RegisterCluster {
         apply: (state) => (state === text ? state : null),
       });
     });
+  }
+
+  /** As directories do when hosts meet again. */
+  tellNewest(): void {
+    const newest = this.committed.reduce((a, b) =>
+      compareBallots(b.ballot, a.ballot) > 0 ? b : a,
+    );
+    this.committed.push(newest);
+    this.#isToldNewest = true;
+    for (const { registers } of this.running.values()) {
+      registers.learn(newest.record, newest.ballot);
+    }
   }
 
   /** What was announced as committed must be one history in the order of the ballots. */

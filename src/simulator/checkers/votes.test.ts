@@ -67,17 +67,26 @@ describe('commit-has-majority', () => {
     expect(said[0]).toContain('no voter');
   });
 
-  it('asks the voters before, too, where a record has others', () => {
+  it('wants voters to change by way of a record that has both groups', () => {
     const { said, votes: seen } = votes();
+    const after = [voter('h3'), voter('h4'), voter('h5')];
     for (const host of [h1, h2]) seen.accepted(host, object, ballot(1), first);
     seen.committed(object, ballot(1), first);
-    const others = namespace(2, {
-      voters: [voter('h3'), voter('h4'), voter('h5')],
-    });
-    for (const { host } of others.voters.slice(1)) seen.accepted(host, object, ballot(2), others);
-    seen.committed(object, ballot(2), others);
+    const joint = namespace(2, { nextVoters: after });
+    for (const host of [h1, h2]) seen.accepted(host, object, ballot(2), joint);
+    seen.committed(object, ballot(2), joint);
     expect(said).toHaveLength(1);
-    expect(said[0]).toContain('0 of 3 voters (h1');
+    expect(said[0]).toContain('0 of 3 voters (h3');
+    const last = namespace(3, { voters: after });
+    for (const { host } of after) seen.accepted(host, object, ballot(3), last);
+    // It leaves, and takes what it is no voter of any more.
+    seen.accepted(h1, object, ballot(3), last);
+    seen.committed(object, ballot(3), last);
+    expect(said).toHaveLength(1);
+    const jump = namespace(4, { voters: first.voters });
+    for (const host of [h1, h2]) seen.accepted(host, object, ballot(4), jump);
+    seen.committed(object, ballot(4), jump);
+    expect(said[1]).toContain('in one jump');
   });
 
   it('tells of two records in one ballot', () => {

@@ -4,7 +4,15 @@
 
 import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
 import type { HostId, ObjectId } from '../../model/ids.ts';
-import { majority, type ObjectRecord, type Voter } from '../../model/record.ts';
+import {
+  groupsOf,
+  majority,
+  type ObjectRecord,
+  type Voter,
+  type Voting,
+  votersOf,
+  votingOf,
+} from '../../model/record.ts';
 import type { Report } from './violation.ts';
 
 interface Ballots {
@@ -15,7 +23,9 @@ interface Ballots {
     string,
     { readonly ballot: Ballot; readonly revision: number; voters: string[] }
   >;
-  newest: { readonly ballot: Ballot; readonly voters: readonly Voter[] } | null;
+  newest: { readonly ballot: Ballot; readonly voting: Voting } | null;
+  /** Hosts that have been voters. */
+  readonly former: Set<HostId>;
 }
 
 export class Votes {
@@ -29,8 +39,11 @@ export class Votes {
   accepted(host: HostId, object: ObjectId, ballot: Ballot, record: ObjectRecord): void {
     const ballots = this.#ballots(object);
     const text = formatBallot(ballot);
-    const voter = record.voters.find((one) => one.host === host);
+    const isOwn = (one: Voter) => one.host === host;
+    const voter = votersOf(record).find(isOwn);
     if (voter === undefined) {
+      // One that leaves takes the record that it is no voter of any more.
+      if (ballots.former.has(host)) return;
       this.#say(object, `${host} accepted ballot ${text} and is no voter of that record`);
       return;
     }
@@ -58,16 +71,20 @@ export class Votes {
     const ballots = this.#ballots(object);
     const { newest } = ballots;
     const isNewest = compareBallots(ballot, newest?.ballot ?? null) > 0;
-    this.#checkMajority(object, ballots, ballot, record.voters, isNewest);
-    if (!isNewest) return;
-    if (newest !== null && !isSame(newest.voters, record.voters)) {
-      this.#checkMajority(object, ballots, ballot, newest.voters, true);
+    for (const group of groupsOf(record)) {
+      this.#checkMajority(object, ballots, ballot, group, isNewest);
     }
-    ballots.newest = { ballot, voters: record.voters };
+    if (!isNewest) return;
+    // In one jump from some voters to others nobody would notice what the first have committed.
+    if (newest !== null && !isOneStep(newest.voting, record)) {
+      this.#say(object, `ballot ${formatBallot(ballot)} changes the voters in one jump`);
+    }
+    ballots.newest = { ballot, voting: votingOf(record) };
+    for (const voter of votersOf(record)) ballots.former.add(voter.host);
     for (const [text, open] of ballots.open) {
       if (compareBallots(open.ballot, ballot) <= 0) ballots.open.delete(text);
     }
-    if (record.kind !== 'tombstone') this.#forgetOthers(ballots, record.voters);
+    if (record.kind !== 'tombstone') this.#forgetOthers(ballots, votersOf(record));
   }
 
   #checkMajority(
@@ -100,7 +117,7 @@ export class Votes {
   #ballots(object: ObjectId): Ballots {
     let ballots = this.#objects.get(object);
     if (ballots === undefined) {
-      ballots = { highest: new Map(), open: new Map(), newest: null };
+      ballots = { highest: new Map(), open: new Map(), newest: null, former: new Set() };
       this.#objects.set(object, ballots);
     }
     return ballots;
@@ -113,6 +130,11 @@ export class Votes {
 
 function nameOf(voter: Voter): string {
   return `${voter.host}/${voter.store}/${voter.joined}`;
+}
+
+/** The same group of voters is in both. */
+function isOneStep(from: Voting, to: Voting): boolean {
+  return groupsOf(from).some((a) => groupsOf(to).some((b) => isSame(a, b)));
 }
 
 function isSame(a: readonly Voter[], b: readonly Voter[]): boolean {

@@ -9,7 +9,7 @@
 
 import { type Ballot, compareBallots } from '../../model/ballot.ts';
 import type { ObjectId } from '../../model/ids.ts';
-import { components, type ObjectRecord } from '../../model/record.ts';
+import { components, type ObjectRecord, votersOf } from '../../model/record.ts';
 import type { Point } from '../../ports/probe.ts';
 import type { StepKind } from '../../scenario/scenario.ts';
 import type { Machine } from '../world/machine.ts';
@@ -82,12 +82,18 @@ export class Budget implements Observer {
 
   #admitted(step: StepKind): StepKind | null {
     if (isDisturbance(step) && this.#world.nowMs() < this.#quietUntilMs) return null;
+    // A copy that rots is a failure until it is repaired, and nobody is asked to stand a second one. (A
+    // guest that ends fails no copy: the next one reads everything.)
+    const isSecond = isDisturbance(step) && step.kind !== 'killGuest';
+    if (isSecond && this.#world.machines.some((one) => one.disk.isRotten)) return null;
     switch (step.kind) {
       case 'crash':
         if (this.#mercy === 'data' || this.#standsPowerLoss(step.host)) return step;
         return { kind: 'stopDaemon', host: step.host };
       case 'failDisk':
         return this.#standsDiskLoss(step.host) ? step : null;
+      case 'corruptDisk':
+        return this.#standsRot(step.host) ? step : null;
       case 'repairDisk':
         // An empty disk in the place of a good one would be a loss as well.
         return this.#world.machine(step.host).disk.isFailed ? step : null;
@@ -96,13 +102,38 @@ export class Budget implements Observer {
     }
   }
 
+  /** All is well and has been for a while, and all that the host holds others hold, too. */
+  #standsRot(host: string): boolean {
+    if (this.#disturbedMs > 0 && this.#world.nowMs() < this.#disturbedMs + quietMs) return false;
+    if (!this.#isWell()) return false;
+    return [...this.#objects.values()].every(({ committed, proposed }) => {
+      if (committed === null || isNewer(proposed?.ballot ?? null, committed)) return false;
+      const { record } = committed;
+      if (record.kind !== 'disk') return true;
+      const copies = components(record.blueprint);
+      if (!copies.every((one) => record.inSync.includes(one.id))) return false;
+      return record.blueprint.mirrors.length > 1 || !copies.some((one) => one.host === host);
+    });
+  }
+
+  #isWell(): boolean {
+    const world = this.#world;
+    return (
+      world.machines.every(
+        (one) => one.isPowered && one.host !== null && !one.isFrozen && one.disk.slowerByMs === 0,
+      ) &&
+      world.storageNetwork.isWhole &&
+      world.haNetwork.isWhole
+    );
+  }
+
   /** Whether no object has more failed hosts than it tolerates when this one fails too. */
   #standsPowerLoss(host: string): boolean {
     return [...this.#objects.values()].every(({ committed }) => {
       if (committed === null) return false;
       const { record } = committed;
       const failed = new Set([host, ...this.#failedHosts(record)]);
-      const voters = record.voters.map((voter) => voter.host as string);
+      const voters = votersOf(record).map((voter) => voter.host as string);
       const concerned = voters.filter((voter) => failed.has(voter)).length;
       return !voters.includes(host) || concerned <= record.policy.failuresToTolerate;
     });
@@ -112,7 +143,9 @@ export class Budget implements Observer {
   #failedHosts(record: ObjectRecord): string[] {
     const isDown = ({ host }: { readonly host: string }) =>
       !this.#world.machine(host).isPowered || this.#lost.has(host);
-    const down = record.voters.filter(isDown).map((voter) => voter.host as string);
+    const down = votersOf(record)
+      .filter(isDown)
+      .map((voter) => voter.host as string);
     if (record.kind !== 'disk') return down;
     const stale = components(record.blueprint).filter((one) => !record.inSync.includes(one.id));
     return [...down, ...stale.map((one) => one.host as string)];
@@ -122,14 +155,11 @@ export class Budget implements Observer {
   #standsDiskLoss(host: string): boolean {
     const world = this.#world;
     if (world.nowMs() < this.#disturbedMs + quietMs) return false;
-    const isWell = world.machines.every(
-      (one) => one.isPowered && one.host !== null && !one.isFrozen && one.disk.slowerByMs === 0,
-    );
-    if (!isWell || !world.storageNetwork.isWhole || !world.haNetwork.isWhole) return false;
+    if (!this.#isWell()) return false;
     return [...this.#objects.values()].every(({ committed, proposed }) => {
       if (committed === null || isNewer(proposed?.ballot ?? null, committed)) return false;
       const { record } = committed;
-      const voters = record.voters.map((voter) => voter.host as string);
+      const voters = votersOf(record).map((voter) => voter.host as string);
       if (!voters.includes(host)) return true;
       const gone = voters.filter((voter) => voter === host || this.#lost.has(voter)).length;
       if (gone > record.policy.failuresToTolerate) return false;

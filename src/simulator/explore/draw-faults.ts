@@ -2,7 +2,13 @@
 // happens, and how long it lasts, is drawn once per seed; so one seed is a flapping network, another
 // one hosts that crash and crash again.
 
-import type { NetworkChoice, ScenarioHost, Step, StepKind } from '../../scenario/scenario.ts';
+import type {
+  NetworkChoice,
+  ScenarioHost,
+  ScenarioVm,
+  Step,
+  StepKind,
+} from '../../scenario/scenario.ts';
 import type { SeededRandom } from '../world/random.ts';
 
 interface Stage {
@@ -87,6 +93,26 @@ export function drawFaults(random: SeededRandom, stage: Stage): Step[] {
     }
   }
   return steps.sort((a, b) => a.atMs - b.atMs);
+}
+
+/**
+ * Rot comes early, where it comes: later there is hardly a time at which nothing else is broken. It comes
+ * to the copy that is read, and soon afterwards somebody reads: the guest's successor.
+ */
+export function drawRot(random: SeededRandom, vms: readonly ScenarioVm[]): Step[] {
+  const safe = vms.filter((vm) => vm.policy.failuresToTolerate > 0);
+  if (safe.length === 0 || !random.chance(0.2)) return [];
+  return [4000, 20_000, 40_000].flatMap((latestMs): Step[] => {
+    const vm = random.pick(safe);
+    const data = (vm.components ?? []).slice(0, vm.policy.failuresToTolerate + 1);
+    const host = data.find((one) => one === vm.on) ?? data[0];
+    if (host === undefined) return [];
+    const atMs = 500 + random.below(latestMs);
+    return [
+      { atMs, kind: 'corruptDisk', host, blocks: random.pick([1, 5, 20, 100]) },
+      { atMs: atMs + 1 + random.below(1000), kind: 'killGuest', vm: vm.name },
+    ];
+  });
 }
 
 function drawSwarm(random: SeededRandom, stage: Stage): Swarm {

@@ -4,7 +4,7 @@
 import { haService, protectionKey, readProtection } from '../../model/protection.ts';
 import {
   components,
-  majority,
+  isQuorum,
   type NamespaceRecord,
   type ObjectRecord,
 } from '../../model/record.ts';
@@ -24,7 +24,7 @@ export function dueVms(world: World, ledger: Ledger, lost: ReadonlySet<string>):
 
   function isReachable(record: ObjectRecord | null): boolean {
     if (record === null) return false;
-    if (record.voters.filter(holds).length < majority(record.voters.length)) return false;
+    if (!isQuorum(record, holds)) return false;
     if (record.kind !== 'disk') return true;
     const { mirrors } = record.blueprint;
     const stripes = mirrors[0]?.stripes ?? [];

@@ -17,7 +17,7 @@ import {
 import type { Workload } from '../world/guest.ts';
 import { SeededRandom } from '../world/random.ts';
 import type { Mercy } from './budget.ts';
-import { drawFaults } from './draw-faults.ts';
+import { drawFaults, drawRot } from './draw-faults.ts';
 import { drawStrikes, type Strike } from './strikes.ts';
 
 export interface Plan {
@@ -39,16 +39,23 @@ export function planOf(seed: number): Plan {
   const vms = drawVms(random.stream('VMs'), cluster.hosts);
   const durationMs = 40_000 + random.stream('story').below(50_000);
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
+  const stage = { ...names, networks: cluster.networks };
+  const rot = drawRot(random.stream('rot'), vms);
+  const faults = [...drawFaults(random.stream('faults'), stage), ...rot];
   return {
     scenario: {
       name: `explored seed ${seed}`,
       seed,
       pending: null,
       durationMs,
-      cluster,
+      // What nobody reads would be found after a week.
+      cluster:
+        rot.length === 0
+          ? cluster
+          : { ...cluster, options: { ...cluster.options, scrubInterval: 5000 } },
       strategies: productStrategies,
       vms,
-      steps: drawFaults(random.stream('faults'), { ...names, networks: cluster.networks }),
+      steps: faults.sort((a, b) => a.atMs - b.atMs),
       expect: [],
     },
     strikes: drawStrikes(random.stream('strikes'), durationMs),
@@ -110,7 +117,15 @@ function drawOptions(random: SeededRandom): Record<string, number> {
   const named = Object.entries(drawn).map(([name, ms]) => [`${name}Ms`, ms]);
   const problem = timingsProblem({ ...timings, ...Object.fromEntries(named) });
   if (problem !== null) throw new Error(`drew timings that can not be: ${problem}`);
-  return usual ? {} : drawn;
+  // Usually a run is over before anybody counts as gone for good.
+  const repair = random.stream('repair');
+  const repairs = repair.chance(0.4)
+    ? {
+        repairDelay: repair.pick([16_000, 20_000, 30_000]),
+        repairInterval: repair.pick([500, 2000]),
+      }
+    : {};
+  return usual ? repairs : { ...drawn, ...repairs };
 }
 
 /** Two clocks never part by more than four fifths of the safety margin during one lease. */

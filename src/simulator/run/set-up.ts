@@ -33,12 +33,8 @@ export function notYetPossible(scenario: Scenario): string[] {
   const problems: string[] = [];
   for (const vm of scenario.vms) {
     if (vm.storage === 'shared') problems.push(`${vm.name}: VMs on shared storage`);
-    if (vm.required !== null) problems.push(`${vm.name}: VMs that need only some of their objects`);
     if (vm.after.length > 0) problems.push(`${vm.name}: VMs that start after others`);
     if (vm.separate !== null) problems.push(`${vm.name}: VMs that keep apart`);
-  }
-  for (const host of scenario.cluster.hosts) {
-    if (host.site !== null) problems.push(`${host.name}: sites`);
   }
   for (const step of scenario.steps) {
     if (step.kind === 'migrate') problems.push(`${step.vm}: migration`);
@@ -124,7 +120,10 @@ async function makeVm(world: World, vm: ScenarioVm, via: Machine): Promise<void>
     name: vm.name,
     cpus: vm.cpus,
     memoryBytes: vm.memoryBytes,
-    disks: vm.disksBytes.map((sizeBytes) => ({ sizeBytes })),
+    disks: vm.disksBytes.map((sizeBytes, index) => ({
+      sizeBytes,
+      ...(vm.required === null || vm.required.includes(`disk${index}`) ? {} : { required: false }),
+    })),
     policy: vm.policy,
     protected: vm.protected,
     priority: vm.priority,

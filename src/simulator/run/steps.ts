@@ -13,6 +13,7 @@ export function befallen(step: StepKind, world: World): readonly string[] {
     case 'freeze':
     case 'failDisk':
     case 'slowDisk':
+    case 'corruptDisk':
     case 'fillDisk':
     case 'isolate':
       return [step.host];
@@ -84,6 +85,11 @@ function toMachine(world: World, machine: Machine, step: MachineStep): void {
       return machine.replaceDisk();
     case 'slowDisk':
       disk.slowerByMs = step.byMs;
+      return;
+    case 'corruptDisk':
+      for (const { file, offset } of disk.corrupt(step.blocks)) {
+        world.tell(`${machine.name}: bits flip in ${file} at ${offset}`);
+      }
       return;
     case 'fillDisk':
       disk.isFull = true;
@@ -158,6 +164,8 @@ export function textOf(step: StepKind | Step): string {
       return step.byMs === 0
         ? `the disk of ${step.host} is fast again`
         : `the disk of ${step.host} is slower by ${step.byMs} ms`;
+    case 'corruptDisk':
+      return `the disk of ${step.host} rots`;
     case 'fillDisk':
       return `the disk of ${step.host} is full`;
     case 'freeDisk':

@@ -6,6 +6,7 @@
 // `VirtualDisk` is the device and survives; `attach()` is the view of one run of the daemon and ends
 // with it.
 
+import { crc32 } from '../../model/crc32.ts';
 import { DiskError, type DiskFile, type LocalDisk } from '../../ports/disk.ts';
 import { Pages } from './pages.ts';
 import type { SeededRandom } from './random.ts';
@@ -19,6 +20,7 @@ type Change =
       bytes: Uint8Array;
       state: ChangeState;
     }
+  | { readonly kind: 'discard'; readonly offset: number; length: number; state: ChangeState }
   | { readonly kind: 'resize'; readonly sizeBytes: number; state: ChangeState };
 
 /** `flying`: not called back; `written`: the next sync takes it; `doomed`: a sync failed on it. */
@@ -34,7 +36,15 @@ interface StoredFile {
   dirty: Set<number>;
 }
 
-export type DiskOperation = 'read' | 'write' | 'sync' | 'resize' | 'open' | 'remove' | 'rename';
+export type DiskOperation =
+  | 'read'
+  | 'write'
+  | 'discard'
+  | 'sync'
+  | 'resize'
+  | 'open'
+  | 'remove'
+  | 'rename';
 
 export interface DiskWatcher {
   /** Bytes have been written to a file, by the daemon; not necessarily durably. */
@@ -59,6 +69,9 @@ export class VirtualDisk {
   #incarnation = 1;
   #run = 0;
   #usedBytes = 0;
+  /** Blocks in which bits were flipped. */
+  #rotten: { readonly file: StoredFile; readonly offset: number; readonly bytes: Uint8Array }[] =
+    [];
   #bytesToPowerCut = Number.POSITIVE_INFINITY;
 
   constructor(time: VirtualTime, random: SeededRandom, capacityBytes: number) {
@@ -80,6 +93,7 @@ export class VirtualDisk {
       for (const change of file.changes) {
         if (change.state !== 'flying') continue;
         change.state = 'written';
+        if (change.kind === 'discard') change.length = this.#random.below(change.length + 1);
         if (change.kind !== 'write') continue;
         const kept = this.#random.below(change.bytes.length + 1);
         change.bytes = change.bytes.slice(0, wholeSectors(name, change.offset, kept));
@@ -94,7 +108,7 @@ export class VirtualDisk {
     this.#bytesToPowerCut = bytes;
   }
 
-  /** The power fails: each un-synced change is lost, kept, or (a write) torn to pieces. */
+  /** The power fails: each un-synced change is lost, kept, or torn to pieces (a resize is not). */
   cutPower(): void {
     this.#bytesToPowerCut = Number.POSITIVE_INFINITY;
     this.#run += 1;
@@ -121,6 +135,51 @@ export class VirtualDisk {
     this.isFailed = false;
   }
 
+  /** Flips bits in random blocks of components' data at rest: what is durable, and nothing else is
+   * written over it. Blocks in which nothing was ever written are left alone. */
+  corrupt(count: number): { readonly file: string; readonly offset: number }[] {
+    const atRest = [...this.files].flatMap(([name, file]) => {
+      if (!name.endsWith('.data')) return [];
+      const last = dataPages(file.content.sizeBytes);
+      const held = [...file.content.indices()].filter((page) => page < last);
+      return held.filter((page) => !file.dirty.has(page)).map((page) => ({ name, file, page }));
+    });
+    const chosen: { readonly file: string; readonly offset: number }[] = [];
+    while (chosen.length < count && atRest.length > 0) {
+      const [block] = atRest.splice(this.#random.below(atRest.length), 1);
+      if (block === undefined) break;
+      const { name, file, page } = block;
+      const bytes = new Uint8Array(pageBytes);
+      const offset = page * pageBytes;
+      file.content.read(offset, bytes);
+      // Some in each piece, so that nobody who looks at a part only overlooks it.
+      for (let from = 0; from < pageBytes; from += 16) {
+        const at = from + this.#random.below(16);
+        bytes[at] = (bytes[at] as number) ^ (1 << this.#random.below(8));
+      }
+      file.content.write(offset, bytes, null);
+      file.durable.share(file.content, [page]);
+      this.#rotten.push({ file, offset, bytes });
+      chosen.push({ file: name, offset });
+    }
+    return chosen;
+  }
+
+  /** Whether something of it is still there, for reads or after a loss of power. */
+  get isRotten(): boolean {
+    const found = new Uint8Array(pageBytes);
+    const files = new Set(this.files.values());
+    this.#rotten = this.#rotten.filter(
+      ({ file, offset, bytes }) =>
+        files.has(file) &&
+        [file.content, file.durable].some((image) => {
+          image.read(offset, found);
+          return found.every((byte, index) => byte === bytes[index]);
+        }),
+    );
+    return this.#rotten.length > 0;
+  }
+
   /** Flips the bits of one byte of a file, in what reads return and in what survives. */
   damage(name: string, offset: number): void {
     const file = this.files.get(name);
@@ -135,6 +194,7 @@ export class VirtualDisk {
     return `boot-${this.#incarnation}`;
   }
 
+  /** Space of all files; what was never written, or discarded, takes none. */
   get usedBytes(): number {
     return this.#usedBytes;
   }
@@ -167,35 +227,41 @@ export class VirtualDisk {
 
   /** Takes a write as far as there is room; says how many bytes went in. */
   admitWrite(file: StoredFile, name: string, offset: number, bytes: Uint8Array): number {
-    const growth = Math.max(0, offset + bytes.length - file.content.sizeBytes);
     const room = this.isFull ? 0 : Math.max(0, this.capacityBytes - this.#usedBytes);
-    const fitting = growth > room ? Math.max(0, bytes.length - (growth - room)) : bytes.length;
+    const fitting = file.content.fitting(offset, bytes.length, room);
     const admitted = Math.min(fitting, this.#bytesToPowerCut);
     this.#bytesToPowerCut -= admitted;
-    const before = file.content.sizeBytes;
+    const before = file.content.heldBytes;
     file.content.write(offset, bytes.subarray(0, admitted), file.durable, file.dirty);
-    this.#usedBytes += file.content.sizeBytes - before;
+    this.#usedBytes += file.content.heldBytes - before;
     this.watcher?.wrote(name, offset, bytes.subarray(0, admitted));
     return admitted;
   }
 
+  discarded(file: StoredFile, offset: number, length: number): void {
+    const before = file.content.heldBytes;
+    file.content.discard(offset, length, file.durable, file.dirty);
+    this.#usedBytes += file.content.heldBytes - before;
+  }
+
+  /** A file grows sparse, which takes no space. */
   admitResize(file: StoredFile, sizeBytes: number): boolean {
-    const growth = sizeBytes - file.content.sizeBytes;
-    if (growth > 0 && (this.isFull || growth > this.capacityBytes - this.#usedBytes)) return false;
+    if (sizeBytes > file.content.sizeBytes && this.isFull) return false;
+    const before = file.content.heldBytes;
     file.content.resize(sizeBytes, file.durable, file.dirty);
-    this.#usedBytes += growth;
+    this.#usedBytes += file.content.heldBytes - before;
     return true;
   }
 
   removed(file: StoredFile): void {
-    this.#usedBytes -= file.content.sizeBytes;
+    this.#usedBytes -= file.content.heldBytes;
   }
 
   #replay(file: StoredFile, changes: readonly Change[]): void {
-    this.#usedBytes -= file.content.sizeBytes;
+    this.#usedBytes -= file.content.heldBytes;
     file.content = file.durable.copy();
     for (const change of changes) apply(file.content, change, file.durable, file.dirty);
-    this.#usedBytes += file.content.sizeBytes;
+    this.#usedBytes += file.content.heldBytes;
   }
 
   #survivorsOf(name: string, change: Change): Change[] {
@@ -205,6 +271,16 @@ export class VirtualDisk {
     if (fate < 0.35) return [];
     if (fate < 0.7 || change.kind === 'resize') return [change];
     const pieces: Change[] = [];
+    if (change.kind === 'discard') {
+      const end = change.offset + change.length;
+      for (let offset = change.offset; offset < end; ) {
+        const drawn = random.pick([512, 4096, Math.ceil(change.length / 4)]);
+        const length = Math.min(end - offset, wholeSectors(name, offset, drawn));
+        if (random.chance(0.5)) pieces.push({ ...change, offset, length });
+        offset += length;
+      }
+      return pieces;
+    }
     for (let from = 0; from < change.bytes.length; ) {
       const drawn = wholeSectors(name, change.offset + from, random.pick([1, 7, 512, 4096]));
       const length = Math.min(change.bytes.length - from, Math.max(drawn, 1));
@@ -224,8 +300,16 @@ function wholeSectors(name: string, offset: number, length: number): number {
 }
 
 const sectorBytes = 512;
+const pageBytes = 4096;
+
+/** Pages of a component's file that hold data: behind them is their table of checksums, a page for 1024. */
+function dataPages(fileBytes: number): number {
+  const pages = fileBytes / pageBytes;
+  return pages - Math.ceil(pages / 1025);
+}
 
 class AttachedDisk implements LocalDisk {
+  readonly crc32 = (bytes: Uint8Array) => crc32(bytes);
   readonly incarnation: string;
   readonly #device: VirtualDisk;
   readonly #run: number;
@@ -338,11 +422,28 @@ class AttachedFile implements DiskFile {
       bytes: bytes.subarray(0, admitted),
       state: 'flying',
     };
-    for (const older of file.changes) if (older.state === 'doomed') overwrite(older, change);
+    supersede(file, change);
     file.changes.push(change);
     this.#perform('write', (error) => {
       change.state = 'written';
       done(error ?? (admitted < bytes.length ? new DiskError('full', 'no space left') : null));
+    });
+  }
+
+  discard(offset: number, length: number, done: (error: DiskError | null) => void): void {
+    if (!this.#device.isRun(this.#run)) return;
+    const file = this.#file;
+    if (offset + length > file.content.sizeBytes) {
+      throw new Error(`${this.#name}: discards ${offset}+${length}, beyond its end`);
+    }
+    if (this.#device.isFailed) return this.#perform('discard', done);
+    this.#device.discarded(file, offset, length);
+    const change: Change = { kind: 'discard', offset, length, state: 'flying' };
+    supersede(file, change);
+    file.changes.push(change);
+    this.#perform('discard', (error) => {
+      change.state = 'written';
+      done(error);
     });
   }
 
@@ -389,20 +490,36 @@ class AttachedFile implements DiskFile {
 
 function apply(image: Pages, change: Change, other: Pages, dirty: Set<number>): void {
   if (change.kind === 'resize') image.resize(change.sizeBytes, other, dirty);
+  else if (change.kind === 'discard') image.discard(change.offset, change.length, other, dirty);
   else image.write(change.offset, change.bytes, other, dirty);
 }
 
 /** What a sync failed on stays in the cache as it reads, and must not come back over what was
  * written there since. */
-function overwrite(older: Change, newer: Change & { readonly kind: 'write' }): void {
-  if (older.kind !== 'write') return;
-  const from = Math.max(older.offset, newer.offset);
-  const to = Math.min(older.offset + older.bytes.length, newer.offset + newer.bytes.length);
-  if (from >= to) return;
-  older.bytes.set(
-    newer.bytes.subarray(from - newer.offset, to - newer.offset),
-    from - older.offset,
-  );
+function supersede(file: StoredFile, newer: Change & { readonly kind: 'write' | 'discard' }): void {
+  if (!file.changes.some((change) => change.state === 'doomed')) return;
+  const start = newer.offset;
+  const end = start + (newer.kind === 'write' ? newer.bytes.length : newer.length);
+  file.changes = file.changes.flatMap((older) => {
+    if (older.state !== 'doomed') return [older];
+    if (older.kind === 'write') {
+      const from = Math.max(older.offset, start);
+      const to = Math.min(older.offset + older.bytes.length, end);
+      if (from >= to) return [older];
+      const place = older.bytes.subarray(from - older.offset, to - older.offset);
+      if (newer.kind === 'write') place.set(newer.bytes.subarray(from - start, to - start));
+      else place.fill(0);
+      return [older];
+    }
+    if (older.kind === 'discard') {
+      const olderEnd = older.offset + older.length;
+      const before = { ...older, length: Math.min(olderEnd, start) - older.offset };
+      const offset = Math.max(older.offset, end);
+      const after = { ...older, offset, length: olderEnd - offset };
+      return [before, after].filter((piece) => piece.length > 0);
+    }
+    return [older];
+  });
 }
 
 /** One piece, which nobody else changes. */

@@ -47,7 +47,7 @@ export class VirtualGuest {
   readonly epoch: Epoch;
   readonly #with: GuestSurroundings;
   readonly #process: Process;
-  readonly #disks: readonly string[];
+  readonly #disks: readonly AttachedDisk[];
   #state: Guest['state'] = 'running';
   #deadlineMs: number;
   #program: Program;
@@ -66,10 +66,14 @@ export class VirtualGuest {
     this.epoch = launch.epoch;
     this.#with = surroundings;
     this.#process = new Process(surroundings.time, surroundings.clock);
-    this.#disks = launch.disks.map((disk) => disk.socket);
+    this.#disks = launch.disks.map(({ name, socket }) => ({ number: numberOf(name), socket }));
     this.#deadlineMs = launch.deadlineMs;
     this.#armGuard();
     this.#program = this.#boot();
+  }
+
+  get diskNames(): string[] {
+    return this.#disks.map((disk) => `disk${disk.number}`);
   }
 
   get state(): Guest['state'] {
@@ -191,6 +195,14 @@ export class VirtualGuest {
   }
 }
 
+interface AttachedDisk {
+  /** `disk1` is number 1, whichever disks the guest has. */
+  readonly number: number;
+  readonly socket: string;
+}
+
+const numberOf = (name: string) => Number(name.replace(/^disk/, ''));
+
 interface ProgramEvents {
   isHung(): boolean;
   read(): void;
@@ -205,6 +217,8 @@ class Program {
   readonly #process: Process;
   readonly #events: ProgramEvents;
   readonly #epoch: Epoch;
+  /** Which disks of the VM they are: it may have been started without some. */
+  readonly #numbers: readonly number[];
   readonly #clients: readonly NbdClient[];
   readonly #boot: number;
   readonly #unflushed: WriteToken[][];
@@ -214,7 +228,7 @@ class Program {
   constructor(
     surroundings: GuestSurroundings,
     process: Process,
-    sockets: readonly string[],
+    disks: readonly AttachedDisk[],
     epoch: Epoch,
     events: ProgramEvents,
   ) {
@@ -223,8 +237,9 @@ class Program {
     this.#process = process;
     this.#epoch = epoch;
     this.#events = events;
-    this.#clients = sockets.map((path) => new NbdClient(time, streams, path, process));
-    this.#unflushed = sockets.map(() => []);
+    this.#numbers = disks.map((disk) => disk.number);
+    this.#clients = disks.map(({ socket }) => new NbdClient(time, streams, socket, process));
+    this.#unflushed = disks.map(() => []);
     this.#boot = truth.booted();
     this.#readAll(0, 0);
   }
@@ -247,9 +262,14 @@ class Program {
     }
   }
 
+  #numberOf(disk: number): number {
+    return this.#numbers[disk] ?? disk;
+  }
+
   /** Block of the disk that the workload calls `index`. */
   #blockAt(disk: number, index: number): number {
-    const blocks = Math.floor((this.#with.diskBytes[disk] ?? blockBytes) / blockBytes);
+    const bytes = this.#with.diskBytes[this.#numberOf(disk)] ?? blockBytes;
+    const blocks = Math.floor(bytes / blockBytes);
     return Math.floor((index * blocks) / this.#with.workload.blocks);
   }
 
@@ -262,11 +282,12 @@ class Program {
 
   #read(disk: number, index: number, then: () => void): void {
     const block = this.#blockAt(disk, index);
+    const number = this.#numberOf(disk);
     this.#clients[disk]?.read(block * blockBytes, blockBytes, (data, error) => {
       if (this.#isOver) return;
       // As most file systems: a disk that fails is not touched any more.
-      if (error !== 0) return this.#events.heartbeat(`disk${disk} error ${error}`);
-      const problem = this.#with.truth.check(disk, block, data);
+      if (error !== 0) return this.#events.heartbeat(`disk${number} error ${error}`);
+      const problem = this.#with.truth.check(number, block, data);
       if (problem !== null) this.#events.misread(problem);
       this.#events.read();
       then();
@@ -290,8 +311,9 @@ class Program {
     const block = this.#blockAt(disk, index);
     const serial = truth.nextSerial();
     const fua = random.chance(0.25);
-    const stamp = { vm: truth.vm, disk, block, serial, epoch: this.#epoch };
-    const token = truth.write(disk, block, serial);
+    const number = this.#numberOf(disk);
+    const stamp = { vm: truth.vm, disk: number, block, serial, epoch: this.#epoch };
+    const token = truth.write(number, block, serial);
     this.#clients[disk]?.write(block * blockBytes, stampBlock(stamp), fua, (error) => {
       if (this.#isOver || error !== 0) return;
       truth.acknowledged(token, fua, this.#boot);

@@ -71,6 +71,8 @@ export class Machine {
   memoryBytes: number;
   /** Why no guest can be started here; null: they can. */
   startFailure: HoldfastError | null = null;
+  /** What its file of policies holds. */
+  #policies: string | null = null;
   readonly #world: Surroundings;
   readonly #cpus: number;
   readonly #drift: number;
@@ -212,7 +214,18 @@ export class Machine {
         cluster: 'virtual',
         name,
         kind,
-        members: { list: () => world.members, tell: async () => false },
+        members: {
+          list: () => world.members,
+          all: () => [],
+          remove: async () => {},
+          tell: async () => false,
+        },
+        policyFile: {
+          read: async () => this.#policies,
+          write: async (content) => {
+            this.#policies = content;
+          },
+        },
         timings: world.options.timings,
         socketPath: (vm, disk) => `${vm}/${disk}`,
         capacityBytes: null,

@@ -14,6 +14,20 @@ export class Pages {
     return this.#pages.size * pageBytes;
   }
 
+  /** How much of a write from there on fits where so many bytes may be held in addition. */
+  fitting(offset: number, length: number, roomBytes: number): number {
+    let room = roomBytes;
+    for (let done = 0; done < length; ) {
+      const within = (offset + done) % pageBytes;
+      if (!this.#pages.has((offset + done - within) / pageBytes)) {
+        room -= pageBytes;
+        if (room < 0) return done;
+      }
+      done += pageBytes - within;
+    }
+    return length;
+  }
+
   /** What lies beyond the end, or was never written, reads as zeros. */
   read(offset: number, target: Uint8Array): void {
     for (let done = 0; done < target.length; ) {
@@ -45,6 +59,22 @@ export class Pages {
       done += count;
     }
     this.sizeBytes = Math.max(this.sizeBytes, offset + bytes.length);
+  }
+
+  /** Makes the range read as zeros; pages that lie wholly within it are held no longer. */
+  discard(offset: number, length: number, other: Pages | null, touched?: Set<number>): void {
+    const end = Math.min(offset + length, this.sizeBytes);
+    for (let at = offset; at < end; ) {
+      const within = at % pageBytes;
+      const count = Math.min(pageBytes - within, end - at);
+      const index = (at - within) / pageBytes;
+      if (this.#pages.has(index)) {
+        touched?.add(index);
+        if (count === pageBytes) this.#pages.delete(index);
+        else this.#own(index, other).fill(0, within, within + count);
+      }
+      at += count;
+    }
   }
 
   resize(sizeBytes: number, other: Pages | null, touched?: Set<number>): void {

@@ -12,8 +12,13 @@ const toldAsEvents: ReadonlySet<unknown> = new Set<EventType>([
   'vm.panicked',
   'storage.copyLost',
   'storage.copyRestored',
+  'storage.rebuild',
+  'storage.voterReplaced',
   'storage.damaged',
   'storage.full',
+  'storage.badBlock',
+  'storage.repaired',
+  'storage.unreadable',
 ]);
 
 export function isTold(room: string, fields: LogFields | undefined): boolean {

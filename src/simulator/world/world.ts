@@ -21,6 +21,7 @@ import { VirtualTime } from './time.ts';
 export interface WorldHost extends MachineSize {
   readonly name: string;
   readonly kind: 'full' | 'witness';
+  readonly site?: string | null;
   /** How much faster its clock runs, as a fraction. */
   readonly drift: number;
 }
@@ -81,11 +82,12 @@ export class World implements Surroundings {
     this.haNetwork = new VirtualNetwork(this.time, stream('HA network'));
     this.storageNetwork.manners.loss = loss.storage;
     this.haNetwork.manners.loss = loss.ha;
-    this.members = options.hosts.map(({ name, kind }) => ({
+    this.members = options.hosts.map(({ name, kind, site = null }) => ({
       name: hostId(name),
       kind,
       storageAddress: `${name}:1`,
       haAddress: `${name}:2`,
+      ...(site === null ? {} : { site }),
     }));
     this.machines = options.hosts.map((host, index) => {
       const machine = new Machine(this, this.members[index] as Member, host, host.drift);

@@ -3,7 +3,15 @@
 // registers and the components decide.
 
 import type { HostId, StoreId } from '../../model/ids.ts';
-import { components, type DiskRecord, majority, type ObjectRecord } from '../../model/record.ts';
+import {
+  components,
+  type DiskRecord,
+  groupsOf,
+  isQuorum,
+  majority,
+  type NamespaceRecord,
+  type ObjectRecord,
+} from '../../model/record.ts';
 import type { Accessibility } from '../api.ts';
 import type { Directory } from './directory.ts';
 
@@ -21,9 +29,7 @@ export function objectAccessibility(
 
 /** The usual answer, without the reasons: it is asked for each VM in each look at all of them. */
 function isAccessible(record: ObjectRecord, reachable: StoreReachable): boolean {
-  let there = 0;
-  for (const voter of record.voters) if (reachable(voter.host, voter.store)) there += 1;
-  if (there < majority(record.voters.length)) return false;
+  if (!isQuorum(record, (voter) => reachable(voter.host, voter.store))) return false;
   if (record.kind !== 'disk') return true;
   const { mirrors } = record.blueprint;
   const stripes = mirrors[0]?.stripes.length ?? 0;
@@ -42,11 +48,12 @@ function isAccessible(record: ObjectRecord, reachable: StoreReachable): boolean 
 }
 
 function explain(record: ObjectRecord, reachable: StoreReachable): Accessibility {
-  const missing = record.voters.filter((voter) => !reachable(voter.host, voter.store));
-  const needed = majority(record.voters.length);
-  const there = record.voters.length - missing.length;
   const name = record.kind === 'disk' ? `disk object ${record.name}` : `${record.kind} object`;
-  if (there < needed) {
+  for (const group of groupsOf(record)) {
+    const missing = group.filter((voter) => !reachable(voter.host, voter.store));
+    const needed = majority(group.length);
+    const there = group.length - missing.length;
+    if (there >= needed) continue;
     const hosts = missing.map((voter) => voter.host);
     return {
       accessible: false,
@@ -77,15 +84,16 @@ function everyStripe(record: DiskRecord, reachable: StoreReachable): Accessibili
   return accessible;
 }
 
-/** All objects of the VM, its namespace object first. */
+/** All objects that the VM needs, its namespace object first. */
 export function vmAccessibility(
   directory: Directory,
-  record: ObjectRecord & { readonly kind: 'namespace' },
+  record: NamespaceRecord,
   reachable: StoreReachable,
 ): Accessibility {
   const namespace = objectAccessibility(record, reachable);
   if (!namespace.accessible) return namespace;
   for (const object of record.disks) {
+    if (record.optional?.includes(object)) continue;
     const disk = directory.get(object)?.record;
     if (disk?.kind !== 'disk') {
       return {

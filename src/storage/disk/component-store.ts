@@ -2,11 +2,20 @@
 // opens a component on first use, and removes it when its object is deleted.
 
 import { HoldfastError } from '../../model/errors.ts';
-import { type ComponentId, componentId, type ObjectId, objectId } from '../../model/ids.ts';
+import {
+  type ComponentId,
+  componentId,
+  type HostId,
+  type ObjectId,
+  objectId,
+} from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
+import { components, type DiskRecord, type ObjectRecord } from '../../model/record.ts';
 import type { Peer, Reply } from '../../peer/peer.ts';
+import type { Clock } from '../../ports/clock.ts';
 import { DiskError, type LocalDisk } from '../../ports/disk.ts';
 import type { Log } from '../../ports/log.ts';
+import { allocate } from './allocate.ts';
 import {
   type Component,
   createComponentFiles,
@@ -15,6 +24,7 @@ import {
   removeComponentFiles,
 } from './component.ts';
 import {
+  type BadBlock,
   type ClearIntent,
   type CreateComponent,
   encodeRegions,
@@ -23,11 +33,16 @@ import {
   type TakeAnswer,
   type TakeComponent,
   type WriteComponent,
+  type ZeroComponent,
 } from './messages.ts';
+import { createScrub } from './scrub.ts';
 
 export interface ComponentStore {
   /** The object is deleted: its components here go, now and whenever one turns up. */
   objectDeleted(object: ObjectId): void;
+  /** What this host has of the object and the record does not name any more goes. Only what is named by
+   * an earlier record: what is being made is named by none yet. */
+  objectChanged(record: DiskRecord, previous: ObjectRecord | null): void;
   /** Components on this host that are open; for tests and figures. */
   openCount(): number;
   close(): Promise<void>;
@@ -35,6 +50,10 @@ export interface ComponentStore {
 
 export function createComponentStore(options: {
   readonly peer: Peer;
+  readonly clock: Clock;
+  readonly scrubIntervalMs: number;
+  /** Found by the scrub in a component that nobody has taken. */
+  readonly onBadBlock: (object: ObjectId, text: string) => void;
   readonly disk: LocalDisk;
   readonly log: Log;
   /** Distinguishes this start of the daemon from all others. */
@@ -46,6 +65,12 @@ export function createComponentStore(options: {
   const { peer, disk, log } = options;
   const open = new Map<ComponentId, Promise<Component>>();
   const ready = new Map<ComponentId, Component>();
+  /** Who took it last. */
+  const holders = new Map<ComponentId, HostId>();
+  /** Takes under way. */
+  const taking = new Map<ComponentId, number>();
+  /** Bad blocks of which was told. */
+  const told = new Set<string>();
   let tokens = 0;
 
   const newToken = () => {
@@ -66,10 +91,22 @@ export function createComponentStore(options: {
     return opening;
   }
 
+  async function take({ component, fence }: TakeComponent): ReturnType<Component['take']> {
+    taking.set(component, (taking.get(component) ?? 0) + 1);
+    try {
+      return await (await use(component)).take(fence);
+    } finally {
+      const left = (taking.get(component) ?? 1) - 1;
+      if (left > 0) taking.set(component, left);
+      else taking.delete(component);
+    }
+  }
+
   async function remove(id: ComponentId): Promise<void> {
     const component = await open.get(id)?.catch(() => null);
     open.delete(id);
     ready.delete(id);
+    holders.delete(id);
     await component?.close();
     await removeComponentFiles(disk, id);
   }
@@ -111,6 +148,12 @@ export function createComponentStore(options: {
     return fromDisk(error, `component ${what} on ${peer.self}`);
   }
 
+  /** A component does not know where it is. */
+  function located(error: HoldfastError): HoldfastError {
+    if (error.code !== 'bad-block' && error.code !== 'unsettled-block') return error;
+    return new HoldfastError(error.code, `${peer.self}: ${error.message}`, { cause: error });
+  }
+
   /** The component if it is open; answers the request otherwise: only a take opens one. */
   function taken(id: ComponentId, reply: Reply): Component | null {
     const component = ready.get(id);
@@ -123,17 +166,60 @@ export function createComponentStore(options: {
     return component;
   }
 
+  async function listComponents(): Promise<ComponentId[]> {
+    const names = await disk.list('components');
+    const ids = names.map((name) => name.replace(/^components\/|\.(head|data)$/g, ''));
+    return [...new Set(ids)].map(componentId);
+  }
+
   /** Removes the components of objects that are deleted; their names begin with the object's. */
   function sweep(isWanted: (object: ObjectId) => boolean): void {
     void (async () => {
-      const names = await disk.list('components');
-      const ids = new Set(names.map((name) => name.replace(/^components\/|\.(head|data)$/g, '')));
-      for (const id of ids) {
-        if (isWanted(objectId(id.slice(0, id.indexOf('.'))))) await remove(componentId(id));
+      for (const id of await listComponents()) {
+        if (isWanted(objectId(id.slice(0, id.indexOf('.'))))) await remove(id);
       }
     })().catch((error: unknown) => {
       log.error(`could not remove the components of a deleted object: ${String(error)}`);
     });
+  }
+
+  const scrub = createScrub({
+    clock: options.clock,
+    intervalMs: options.scrubIntervalMs,
+    list: async () => (options.problem() === null ? listComponents() : []),
+    async use(id) {
+      const wasOpen = open.has(id);
+      const component = await use(id);
+      const release = async () => {
+        // Nobody else may have a use for it.
+        if (wasOpen || component.isTaken || taking.has(id) || ready.get(id) !== component) return;
+        open.delete(id);
+        ready.delete(id);
+        await component.close();
+      };
+      return { component, release };
+    },
+    isBusy: () => [...ready.values()].some((component) => component.isBusy),
+    onBad: badBlock,
+    log,
+  });
+
+  function badBlock(component: Component, offset: number): void {
+    const { component: id, object } = component.meta;
+    const holder = holders.get(id);
+    if (component.isTaken && holder !== undefined) {
+      // It may be a write that is under way; who has taken it can tell, and knows the other copies.
+      const body: BadBlock = { component: id, object, offset };
+      peer.send(holder, 'component.bad', body as unknown as JsonValue);
+      return;
+    }
+    const key = `${id}/${offset}`;
+    if (told.has(key)) return;
+    told.add(key);
+    options.onBadBlock(
+      object,
+      `The block at offset ${offset} of component ${id} on ${peer.self} is not what was written; it is replaced from another copy once the disk is in use`,
+    );
   }
 
   // What an earlier run of the daemon was told to remove, and did not come to.
@@ -146,7 +232,10 @@ export function createComponentStore(options: {
         throw new HoldfastError('conflict', `object ${request.object} is deleted`);
       }
       try {
-        await createComponentFiles(disk, { ...request, fence: { epoch: 0 as never, open: 0 } });
+        const { thick, mustCopyAll = false, ...meta } = request;
+        const fence = { epoch: 0 as never, open: 0 };
+        await createComponentFiles(disk, { ...meta, fence }, mustCopyAll);
+        if (thick) await allocate(disk, `components/${meta.component}.data`);
       } catch (error) {
         await removeComponentFiles(disk, request.component).catch(() => undefined);
         throw error;
@@ -162,11 +251,11 @@ export function createComponentStore(options: {
   peer.on('component.take', (from, body, _payload, reply) => {
     const request = body as unknown as TakeComponent;
     answer(reply, request.component, async () => {
-      const component = await use(request.component);
-      const { answer: taking, regions } = await component.take(request.fence);
-      log.debug(`${from} has taken ${request.component}`, { mayHaveLost: taking.mayHaveLost });
+      const { answer: taken, regions } = await take(request);
+      holders.set(request.component, from);
+      log.debug(`${from} has taken ${request.component}`, { mayHaveLost: taken.mayHaveLost });
       const payload = encodeRegions(regions);
-      return [taking satisfies TakeAnswer as unknown as JsonValue, payload];
+      return [taken satisfies TakeAnswer as unknown as JsonValue, payload];
     });
   });
 
@@ -176,20 +265,32 @@ export function createComponentStore(options: {
       request.token,
       request.offset,
       request.length,
+      request.adopt,
       (error, bytes) => {
         if (error === null) reply.ok(null, bytes);
-        else reply.fail(error);
+        else reply.fail(located(error));
       },
     );
   });
 
   peer.on('component.write', (_from, body, payload, reply) => {
     const request = body as unknown as WriteComponent;
-    taken(request.component, reply)?.write(
+    const component = taken(request.component, reply);
+    const { token, offset, fua, badBytes } = request;
+    if (badBytes === undefined) {
+      component?.write(token, offset, payload, fua, (error) => finish(reply, error));
+    } else {
+      component?.writeBad(token, offset, badBytes, (error) => finish(reply, error));
+    }
+  });
+
+  peer.on('component.zero', (_from, body, _payload, reply) => {
+    const request = body as unknown as ZeroComponent;
+    taken(request.component, reply)?.zero(
       request.token,
       request.offset,
-      payload,
-      request.fua,
+      request.length,
+      request,
       (error) => finish(reply, error),
     );
   });
@@ -206,8 +307,20 @@ export function createComponentStore(options: {
 
   return {
     objectDeleted: (object) => sweep((one) => one === object),
+    objectChanged(record, previous) {
+      if (previous?.kind !== 'disk') return;
+      const kept = new Set(components(record.blueprint).map(({ id }) => id));
+      for (const { id, host } of components(previous.blueprint)) {
+        if (host !== peer.self || kept.has(id)) continue;
+        log.info(`the component ${id} was replaced and goes`);
+        remove(id).catch((error: unknown) => {
+          log.error(`the component ${id}, which was replaced, stays: ${String(error)}`);
+        });
+      }
+    },
     openCount: () => ready.size,
     async close() {
+      scrub.stop();
       const all = await Promise.allSettled(open.values());
       open.clear();
       ready.clear();

@@ -54,7 +54,7 @@ function flush(component: Component, token: string): Promise<HoldfastError | nul
 
 async function content(component: Component, token: string): Promise<number> {
   const read = new Promise<number>((resolve) =>
-    component.read(token, 0, 512, (_error, found) => resolve(found[0] as number)),
+    component.read(token, 0, 512, false, (_error, found) => resolve(found[0] as number)),
   );
   return clock.wait(read);
 }

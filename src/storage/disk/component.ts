@@ -1,16 +1,20 @@
-// One component on this host: its data file, its head (identity and fence) and its write-intent
-// bitmap. It serves whoever took it last with the newest fence; a take first waits for what older
+// One component on this host: its data with their checksums, its head (identity and fence) and its
+// write-intent bitmap. It never returns bytes that are not what was written. It serves whoever took it last with the newest fence; a take first waits for what older
 // writers have in flight, so that nothing of theirs lands afterwards.
 
 import { asHoldfastError, HoldfastError } from '../../model/errors.ts';
 import { limits } from '../../model/limits.ts';
 import { compareFences, type Fence } from '../../model/record.ts';
 import { DiskError, type DiskFile, type LocalDisk } from '../../ports/disk.ts';
+import { BlockChecksums } from './block-checksums.ts';
+import type { ZeroOptions } from './block-device.ts';
 import { type ComponentMeta, decodeSlots, encodeSlot, slotBytes } from './component-meta.ts';
 import type { TakeAnswer } from './messages.ts';
 import { createWriteIntent, type WriteIntent } from './write-intent.ts';
 
 type Done = (error: HoldfastError | null) => void;
+
+const { blockBytes } = limits;
 
 const headOf = (component: string) => `components/${component}.head`;
 const dataOf = (component: string) => `components/${component}.data`;
@@ -19,29 +23,60 @@ const bitmapOffset = 2 * slotBytes;
 export interface Component {
   readonly meta: ComponentMeta;
   take(fence: Fence): Promise<{ answer: TakeAnswer; regions: number[] }>;
+  /**
+   * `bad-block`: a block is not what was written. `unsettled-block`: a crash may be the reason that it
+   * does not match; where `adopt`, it is taken as it is from now on.
+   */
   read(
     token: string,
     offset: number,
     length: number,
+    adopt: boolean,
     done: (error: HoldfastError | null, bytes: Uint8Array) => void,
   ): void;
+  /** No two requests of a writer may touch the same block at once, unless both read. */
   write(token: string, offset: number, bytes: Uint8Array, fua: boolean, done: Done): void;
+  /** Whole blocks, of which no copy knows what should be in them: to be `bad-block` here as well. */
+  writeBad(token: string, offset: number, length: number, done: Done): void;
+  zero(token: string, offset: number, length: number, options: ZeroOptions, done: Done): void;
   flush(token: string, done: Done): void;
   clearIntent(token: string, regions: readonly number[]): void;
+  /**
+   * Offsets of the blocks in a range (of whole blocks) that do not match; for nobody in particular, at
+   * any time. A write that is under way may make a good block seem bad.
+   */
+  verify(offset: number, length: number): Promise<number[]>;
+  readonly isTaken: boolean;
+  /** Requests are under way. */
+  readonly isBusy: boolean;
   close(): Promise<void>;
+}
+
+interface Change {
+  readonly offset: number;
+  readonly length: number;
+  /** Null: zeros. */
+  readonly bytes: Uint8Array | null;
+  /** The space of zeros may be given back. */
+  readonly unmap: boolean;
+  readonly fua: boolean;
+  readonly isBad: boolean;
 }
 
 export async function createComponentFiles(
   disk: LocalDisk,
   meta: Omit<ComponentMeta, 'fence' | 'incarnation'> & { readonly fence: Fence },
+  /** All regions are to be copied to it: its bitmap says so until that is done. */
+  mustCopyAll = false,
 ): Promise<void> {
   const data = await disk.open(dataOf(meta.component), { create: true });
-  await data.resize(meta.sizeBytes);
+  await data.resize(BlockChecksums.fileBytes(meta.sizeBytes));
   await synced(data);
   await data.close();
   // The head comes last: a component exists when its head does.
   const head = await disk.open(headOf(meta.component), { create: true });
   await head.resize(bitmapOffset + bitmapBytes(meta.sizeBytes));
+  if (mustCopyAll) await written(head, bitmapOffset, allRegions(meta.sizeBytes));
   await written(head, 0, encodeSlot({ ...meta, incarnation: disk.incarnation }, 1));
   await synced(head);
   await head.close();
@@ -70,6 +105,17 @@ export async function openComponent(
   const bits = new Uint8Array(bitmapBytes(meta.sizeBytes));
   await readInto(head, bitmapOffset, bits);
   const intent: WriteIntent = createWriteIntent(head, bitmapOffset, bits);
+  if (data.sizeBytes < BlockChecksums.fileBytes(meta.sizeBytes)) {
+    // Made before there were checksums: what it holds is taken as it is, region by region.
+    await new Promise<void>((resolve, reject) => {
+      const last = Math.ceil(meta.sizeBytes / limits.regionBytes) - 1;
+      intent.set(0, last, (error) => (error === null ? resolve() : reject(error)));
+    });
+    await data.resize(BlockChecksums.fileBytes(meta.sizeBytes));
+    await synced(data);
+  }
+  const sums = new BlockChecksums(data, meta.sizeBytes, disk.crc32);
+  sums.unsettle(intent.regions());
 
   let token: string | null = null;
   let inFlight = 0;
@@ -95,8 +141,12 @@ export async function openComponent(
 
   function syncData(done: (error: DiskError | null) => void): void {
     const failedBefore = failedSyncs;
+    const landed = sums.syncing();
     data.sync((error) => {
-      if (error === null && failedSyncs === failedBefore) return done(null);
+      const isDurable = error === null && failedSyncs === failedBefore;
+      landed(isDurable);
+      if (isDurable) return done(null);
+      sums.unsettle(intent.regions());
       // After a failed sync the system may have dropped what it could not write: what was
       // acknowledged before is in doubt, and another sync would succeed without it.
       if (error !== null) {
@@ -145,6 +195,118 @@ export async function openComponent(
     for (const resume of waiting) resume();
   }
 
+  /** The bytes of whole blocks: null if all are what was written, otherwise which is not. */
+  function mismatch(firstBlock: number, bytes: Uint8Array, adopt: boolean): HoldfastError | null {
+    let unsettled: HoldfastError | null = null;
+    for (let at = 0; at < bytes.length; at += blockBytes) {
+      const block = firstBlock + at / blockBytes;
+      const one = bytes.length === blockBytes ? bytes : bytes.subarray(at, at + blockBytes);
+      const verdict = sums.check(block, one);
+      if (verdict === 'good') continue;
+      const what = `${dataOf(component)} of object ${meta.object}: the block at offset ${block * blockBytes}`;
+      if (verdict === 'bad') {
+        return new HoldfastError('bad-block', `${what} does not match its checksum`);
+      }
+      if (adopt) sums.adopt(block, one);
+      else {
+        unsettled ??= new HoldfastError(
+          'unsettled-block',
+          `${what} may be left half written by a crash`,
+        );
+      }
+    }
+    return unsettled;
+  }
+
+  /** Whole blocks, with their entries in memory when it calls back. */
+  function readBlocks(
+    firstBlock: number,
+    lastBlock: number,
+    done: (error: DiskError | null, bytes: Uint8Array) => void,
+  ): void {
+    const bytes = new Uint8Array((lastBlock - firstBlock + 1) * blockBytes);
+    data.read(firstBlock * blockBytes, bytes, (error) => {
+      if (error !== null) return done(error, bytes);
+      sums.load(firstBlock, lastBlock, (failure) => done(failure, bytes));
+    });
+  }
+
+  /** Enters a block of which only a part is written: what it holds otherwise stays what it is worth. */
+  function putPart(block: number, held: Uint8Array, request: Change): void {
+    const verdict = sums.check(block, held);
+    const from = Math.max(request.offset, block * blockBytes);
+    const to = Math.min(request.offset + request.length, (block + 1) * blockBytes);
+    const part = held.subarray(from - block * blockBytes, to - block * blockBytes);
+    if (request.bytes === null) part.fill(0);
+    else part.set(request.bytes.subarray(from - request.offset, to - request.offset));
+    if (verdict === 'bad' || request.isBad) sums.putBad(block, held);
+    else if (verdict === 'good') sums.put(block, held);
+  }
+
+  function putWhole(firstBlock: number, lastBlock: number, request: Change): void {
+    const { bytes, offset } = request;
+    if (bytes === null) return sums.putZeros(firstBlock, lastBlock);
+    for (let block = firstBlock; block <= lastBlock; block += 1) {
+      const at = block * blockBytes - offset;
+      const one =
+        at === 0 && bytes.length === blockBytes ? bytes : bytes.subarray(at, at + blockBytes);
+      if (request.isBad) sums.putBad(block, one);
+      else sums.put(block, one);
+    }
+  }
+
+  /** The bits durably, then data and checksums; these are durable with the next sync. */
+  function change(given: string, request: Change, done: Done): void {
+    const { offset, length } = request;
+    const refused = refusal(given, offset, length);
+    if (refused !== null) return done(refused);
+    if (length === 0) return done(null);
+    began();
+    const finish = (error: DiskError | null) => {
+      ended();
+      done(error === null ? null : fromDisk(error, component));
+    };
+    const end = offset + length;
+    const first = Math.floor(offset / blockBytes);
+    const last = Math.floor((end - 1) / blockBytes);
+    const firstWhole = Math.ceil(offset / blockBytes);
+    const lastWhole = Math.floor(end / blockBytes) - 1;
+    const store = (loadError: DiskError | null) => {
+      if (loadError !== null) return finish(loadError);
+      putWhole(firstWhole, lastWhole, request);
+      const landed = (error: DiskError | null) => {
+        if (error !== null) sums.lose(first, last);
+        // The checksums follow with the next flush: the bit is set, so that nothing rests on them.
+        if (error !== null || !request.fua) finish(error);
+        else syncData(finish);
+      };
+      if (request.bytes !== null) data.write(offset, [request.bytes], landed);
+      else if (request.unmap) data.discard(offset, length, landed);
+      else data.write(offset, zeros(length), landed);
+    };
+    const edges: number[] = [];
+    if (first < firstWhole) edges.push(first);
+    if (last > lastWhole && (last !== first || edges.length === 0)) edges.push(last);
+    const nextEdge = (index: number) => {
+      const edge = edges[index];
+      if (edge === undefined) return sums.load(first, last, store);
+      readBlocks(edge, edge, (error, held) => {
+        if (error !== null) return finish(error);
+        putPart(edge, held, request);
+        nextEdge(index + 1);
+      });
+    };
+    intent.set(
+      Math.floor(offset / limits.regionBytes),
+      Math.floor((end - 1) / limits.regionBytes),
+      (intentError) => {
+        if (intentError !== null) finish(intentError);
+        else if (edges.length === 0) sums.load(first, last, store);
+        else nextEdge(0);
+      },
+    );
+  }
+
   async function take(fence: Fence): Promise<{ answer: TakeAnswer; regions: number[] }> {
     if (compareFences(fence, meta.fence) < 0) {
       throw new HoldfastError(
@@ -157,7 +319,12 @@ export async function openComponent(
     await changeHead({ fence });
     token = newToken();
     return {
-      answer: { token, incarnation: disk.incarnation, mayHaveLost: mayHaveLost() },
+      answer: {
+        token,
+        incarnation: disk.incarnation,
+        mayHaveLost: mayHaveLost(),
+        isUnsettled: sums.isUnsettled,
+      },
       regions: intent.regions(),
     };
   }
@@ -171,34 +338,29 @@ export async function openComponent(
       takes = result.catch(() => undefined);
       return result;
     },
-    read(given, offset, length, done) {
+    read(given, offset, length, adopt, done) {
       const refused = refusal(given, offset, length);
       if (refused !== null) return done(refused, new Uint8Array(0));
+      if (length === 0) return done(null, new Uint8Array(0));
+      began();
+      const first = Math.floor(offset / blockBytes);
+      const last = Math.floor((offset + length - 1) / blockBytes);
+      readBlocks(first, last, (error, blocks) => {
+        ended();
+        if (error !== null) return done(fromDisk(error, component), blocks);
+        const from = offset - first * blockBytes;
+        const bytes = length === blocks.length ? blocks : blocks.subarray(from, from + length);
+        done(mismatch(first, blocks, adopt), bytes);
+      });
+    },
+    write: (given, offset, bytes, fua, done) =>
+      change(given, { offset, length: bytes.length, bytes, unmap: false, fua, isBad: false }, done),
+    writeBad(given, offset, length, done) {
       const bytes = new Uint8Array(length);
-      began();
-      data.read(offset, bytes, (error) => {
-        ended();
-        done(error === null ? null : fromDisk(error, component), bytes);
-      });
+      change(given, { offset, length, bytes, unmap: false, fua: false, isBad: true }, done);
     },
-    write(given, offset, bytes, fua, done) {
-      const refused = refusal(given, offset, bytes.length);
-      if (refused !== null) return done(refused);
-      began();
-      const finish = (error: DiskError | null) => {
-        ended();
-        done(error === null ? null : fromDisk(error, component));
-      };
-      const first = Math.floor(offset / limits.regionBytes);
-      const last = Math.floor((offset + Math.max(1, bytes.length) - 1) / limits.regionBytes);
-      intent.set(first, last, (intentError) => {
-        if (intentError !== null) return finish(intentError);
-        data.write(offset, [bytes], (error) => {
-          if (error !== null || !fua) finish(error);
-          else syncData(finish);
-        });
-      });
-    },
+    zero: (given, offset, length, { fua, unmap }, done) =>
+      change(given, { offset, length, bytes: null, unmap, fua, isBad: false }, done),
     flush(given, done) {
       const refused = refusal(given, 0, 0);
       if (refused !== null) return done(refused);
@@ -207,21 +369,80 @@ export async function openComponent(
         ended();
         done(error === null ? null : fromDisk(error, component));
       };
-      syncData((error) => (error === null ? settleLosses(finish) : finish(error)));
+      const flushed = sums.flushing();
+      sums.writeOut((writeError) => {
+        if (writeError !== null) return finish(writeError);
+        syncData((error) => {
+          if (error !== null) return finish(error);
+          flushed();
+          settleLosses(finish);
+        });
+      });
     },
     clearIntent(given, regions) {
-      if (refusal(given, 0, 0) === null) intent.clear(regions);
+      if (refusal(given, 0, 0) !== null) return;
+      // A clear bit says that a block which does not match is bad, not that a crash left it so.
+      intent.clear(regions.filter((region) => sums.isSettled(region)));
+    },
+    verify(offset, length) {
+      const first = Math.floor(offset / blockBytes);
+      const last = Math.floor((Math.min(offset + length, meta.sizeBytes) - 1) / blockBytes);
+      began();
+      return new Promise((resolve, reject) => {
+        readBlocks(first, last, (error, bytes) => {
+          ended();
+          if (error !== null) return reject(fromDisk(error, component));
+          const bad: number[] = [];
+          for (let at = 0; at < bytes.length; at += blockBytes) {
+            const verdict = sums.check(
+              first + at / blockBytes,
+              bytes.subarray(at, at + blockBytes),
+            );
+            if (verdict === 'bad') bad.push(first * blockBytes + at);
+          }
+          resolve(bad);
+        });
+      });
+    },
+    get isBusy() {
+      return inFlight > 0;
+    },
+    get isTaken() {
+      return token !== null;
     },
     async close() {
       token = null;
       if (inFlight > 0) await new Promise<void>((resolve) => whenIdle.push(resolve));
+      // Not needed, the bits are there; it spares whoever opens it next to settle what they cover.
+      await new Promise<void>((resolve) => {
+        sums.writeOut(() => resolve());
+      });
       await Promise.all([head.close(), data.close()]);
     },
   };
 }
 
+function allRegions(sizeBytes: number): Uint8Array {
+  const bits = new Uint8Array(bitmapBytes(sizeBytes));
+  const regions = Math.ceil(sizeBytes / limits.regionBytes);
+  for (let region = 0; region < regions; region += 1) {
+    bits[region >> 3] = (bits[region >> 3] as number) | (1 << (region & 7));
+  }
+  return bits;
+}
+
 function bitmapBytes(sizeBytes: number): number {
   return Math.ceil(Math.ceil(sizeBytes / limits.regionBytes) / 8);
+}
+
+const zeroChunk = new Uint8Array(64 * 1024);
+
+function zeros(length: number): Uint8Array[] {
+  const chunks: Uint8Array[] = [];
+  for (let left = length; left > 0; left -= zeroChunk.length) {
+    chunks.push(left >= zeroChunk.length ? zeroChunk : zeroChunk.subarray(0, left));
+  }
+  return chunks;
 }
 
 export function fromDisk(error: unknown, what: string): HoldfastError {

@@ -7,11 +7,13 @@
 // object's register, whether the copy still counts.
 
 import type { HoldfastError } from '../../model/errors.ts';
+import type { JsonValue } from '../../model/json.ts';
 import type { Timings } from '../../model/limits.ts';
 import type { Component, Fence } from '../../model/record.ts';
 import { noPayload } from '../../peer/frame.ts';
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
+import type { ZeroOptions } from './block-device.ts';
 import { decodeRegions, type TakeAnswer } from './messages.ts';
 
 /**
@@ -30,8 +32,9 @@ export type Trouble = 'silent' | 'fenced';
 export type LossDecision = 'out' | 'wait' | 'keep';
 
 interface Operation {
-  readonly type: 'component.write' | 'component.flush';
-  readonly offset: number;
+  readonly type: 'component.write' | 'component.zero' | 'component.flush';
+  /** What is asked for, beside component and token. */
+  readonly range: { readonly [key: string]: JsonValue };
   readonly bytes: Uint8Array;
   readonly fua: boolean;
   /** Writes acknowledged before this flush was submitted. */
@@ -40,6 +43,8 @@ interface Operation {
 }
 
 const retakePauseMs = 100;
+/** Regions in one message. */
+const clearedAtOnce = 8192;
 /** Between attempts with the last copy of a disk, whose trouble may be a full device. */
 const persistPauseMs = 500;
 
@@ -49,6 +54,8 @@ export class Copy {
   readonly mirror: number;
   /** The component may be used for reads: taken, and no trouble at present. */
   isReady = false;
+  /** Another component is about to take its place. */
+  isReplaced = false;
   /** It may have lost acknowledged writes, and waits for another copy that has them. */
   isLost = false;
   private token = '';
@@ -70,7 +77,8 @@ export class Copy {
     readonly fence: Fence;
     readonly onTrouble: (copy: Copy, trouble: Trouble, error: HoldfastError | null) => void;
     readonly onLoss: (copy: Copy) => LossDecision;
-    readonly onReady: (copy: Copy) => void;
+    /** With the regions in which its host does not know for certain what it holds. */
+    readonly onReady: (copy: Copy, unsettled: readonly number[]) => void;
   };
 
   constructor(component: Component, mirror: number, state: CopyState, options: Copy['options']) {
@@ -99,7 +107,14 @@ export class Copy {
   }
 
   /** Takes the component for this writer; regions are those of its write-intent bitmap. */
-  take(done: (error: HoldfastError | null, mayHaveLost: boolean, regions: number[]) => void): void {
+  take(
+    done: (
+      error: HoldfastError | null,
+      mayHaveLost: boolean,
+      regions: number[],
+      isUnsettled: boolean,
+    ) => void,
+  ): void {
     const { peer, timings, fence } = this.options;
     const body = { component: this.component.id, fence: { epoch: fence.epoch, open: fence.open } };
     peer.request(
@@ -110,7 +125,7 @@ export class Copy {
       timings.componentTimeoutMs,
       (error, answer, payload) => {
         if (this.ended) return;
-        if (error !== null) return done(error, false, []);
+        if (error !== null) return done(error, false, [], false);
         const taken = answer as unknown as TakeAnswer;
         this.token = taken.token;
         const restarted = this.incarnation !== null && this.incarnation !== taken.incarnation;
@@ -119,19 +134,34 @@ export class Copy {
         this.persisting = false;
         this.isLost = false;
         this.isReady = true;
-        done(null, taken.mayHaveLost || restarted, decodeRegions(payload));
+        const mayHaveLost = taken.mayHaveLost || restarted;
+        done(null, mayHaveLost, decodeRegions(payload), taken.isUnsettled);
       },
     );
   }
 
   write(offset: number, bytes: Uint8Array, fua: boolean, done: () => void): void {
-    this.submit({ type: 'component.write', offset, bytes, fua, covers: 0, done });
+    const range = { offset, fua };
+    this.submit({ type: 'component.write', range, bytes, fua, covers: 0, done });
+  }
+
+  /** Nobody knows what these blocks should be: whoever reads them is to be told so. */
+  writeBad(offset: number, length: number, done: () => void): void {
+    const range = { offset, fua: false, badBytes: length };
+    this.submit({ type: 'component.write', range, bytes: noPayload, fua: false, covers: 0, done });
+  }
+
+  /** In all that matters a write of zeros, but for its bytes. */
+  zero(offset: number, length: number, options: ZeroOptions, done: () => void): void {
+    const { fua, unmap } = options;
+    const range = { offset, length, fua, unmap };
+    this.submit({ type: 'component.zero', range, bytes: noPayload, fua, covers: 0, done });
   }
 
   flush(done: () => void): void {
     this.submit({
       type: 'component.flush',
-      offset: 0,
+      range: {},
       bytes: noPayload,
       fua: false,
       covers: this.acknowledgedWrites,
@@ -139,14 +169,16 @@ export class Copy {
     });
   }
 
+  /** A `bad-block` or `unsettled-block` says nothing against the copy as a whole. */
   read(
     offset: number,
     length: number,
+    adopt: boolean,
     done: (error: HoldfastError | null, bytes: Uint8Array) => void,
   ): void {
     const { peer, timings, clock } = this.options;
     const sentAtMs = clock.now();
-    const body = { component: this.component.id, token: this.token, offset, length };
+    const body = { component: this.component.id, token: this.token, offset, length, adopt };
     peer.request(
       this.component.host,
       'component.read',
@@ -155,7 +187,7 @@ export class Copy {
       timings.componentTimeoutMs,
       (error, _body, bytes) => {
         if (this.ended) return;
-        if (error !== null) this.trouble(error, sentAtMs);
+        if (error !== null && !isOfBlock(error)) this.trouble(error, sentAtMs);
         done(error, bytes);
       },
     );
@@ -163,8 +195,12 @@ export class Copy {
 
   /** Best effort: a bit too many does no harm. */
   clearIntent(regions: readonly number[]): void {
-    const body = { component: this.component.id, token: this.token, regions };
-    this.options.peer.send(this.component.host, 'component.clear', body);
+    // A whole disk that was trimmed has hundreds of thousands.
+    for (let from = 0; from < regions.length; from += clearedAtOnce) {
+      const some = regions.slice(from, from + clearedAtOnce);
+      const body = { component: this.component.id, token: this.token, regions: some };
+      this.options.peer.send(this.component.host, 'component.clear', body);
+    }
   }
 
   /** The disk keeps the copy in spite of its trouble: try on until it is back. */
@@ -205,15 +241,7 @@ export class Copy {
     const { peer, timings, clock } = this.options;
     const sentAtMs = clock.now();
     const { token } = this;
-    const body =
-      operation.type === 'component.write'
-        ? {
-            component: this.component.id,
-            token: this.token,
-            offset: operation.offset,
-            fua: operation.fua,
-          }
-        : { component: this.component.id, token: this.token };
+    const body = { component: this.component.id, token, ...operation.range };
     peer.request(
       this.component.host,
       operation.type,
@@ -279,13 +307,13 @@ export class Copy {
       return;
     }
     this.retaking = true;
-    this.take((error, mayHaveLost) => {
+    this.take((error, mayHaveLost, regions, isUnsettled) => {
       this.retaking = false;
       if (this.isOut()) return;
       if (error === null) {
         if (mayHaveLost && !this.isClean && !this.surviveLoss()) return;
         for (const operation of [...this.outstanding]) this.send(operation);
-        this.options.onReady(this);
+        this.options.onReady(this, isUnsettled ? regions : []);
       } else if (error.code === 'fenced') {
         this.options.onTrouble(this, 'fenced', error);
       } else if (mayPass(error)) {
@@ -300,4 +328,9 @@ export class Copy {
 /** Trouble of the way to the component, or a token made void by its host's restart. */
 function mayPass(error: HoldfastError): boolean {
   return error.code === 'timeout' || error.code === 'unreachable' || error.code === 'fenced';
+}
+
+/** Some block is not what was written to it, or may not be. */
+export function isOfBlock(error: HoldfastError): boolean {
+  return error.code === 'bad-block' || error.code === 'unsettled-block';
 }

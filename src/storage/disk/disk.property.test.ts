@@ -1,6 +1,6 @@
 // A disk under random faults, against an oracle of what its reads may return: writers that crash and
 // are replaced, hosts that lose their power or their daemon, links that are cut, and a register that
-// fails, is late, or does not tell what it did.
+// fails, is late, or does not tell what it did; and devices that return what was not written.
 
 import { beforeAll, describe, expect, it } from 'vitest';
 import { DiskWorld, type DiskWorldOptions } from '../../../test/support/disk-world.ts';
@@ -10,6 +10,9 @@ import { limits } from '../../model/limits.ts';
 interface Faults {
   /** At most one host is in trouble at a time, until all copies are in sync again. */
   readonly oneAtATime: boolean;
+  /** Disks return other bytes than were written: a failure like any other, or (`all`) the only one, and on
+   * any copy. */
+  readonly rot?: 'one' | 'all';
   readonly steps: number;
 }
 
@@ -31,8 +34,10 @@ class Life {
   async run(): Promise<string | null> {
     const { world } = this;
     const { random, clock } = world;
+    if (this.#faults.rot !== undefined) world.scrubIntervalMs = random.pick([3000, 1e9]);
     await world.start();
     world.slowestMs = random.pick([1, 10, 100]);
+    world.mayBeUnreadable = this.#faults.rot === 'all';
     world.open(random.pick(world.hosts));
     await clock.run(20);
     for (let step = 0; step < this.#faults.steps && world.oracle.problems.length === 0; step += 1) {
@@ -47,7 +52,8 @@ class Life {
     const { world } = this;
     for (let burst = world.random.below(4); burst >= 0; burst -= 1) {
       const dice = world.random.next();
-      if (dice < 0.5) world.write(world.random.chance(0.1));
+      if (dice < 0.4) world.write(world.random.chance(0.1));
+      else if (dice < 0.5) world.zero();
       else if (dice < 0.85) world.read();
       else world.flush();
     }
@@ -74,8 +80,11 @@ class Life {
       this.#healLinks();
     } else if (dice < 0.5) {
       world.open(host);
+    } else if (this.#faults.rot === 'all') {
+      world.corrupt(host);
     } else if (this.#mayFail(host)) {
-      if (dice < 0.7) world.crash(host, true);
+      if (this.#faults.rot === 'one' && random.chance(0.5)) world.corrupt(host);
+      else if (dice < 0.7) world.crash(host, true);
       else if (dice < 0.85) world.crash(host, false);
       else this.#cut(host);
     }
@@ -85,7 +94,13 @@ class Life {
     if (!this.#faults.oneAtATime) return true;
     const { world } = this;
     const isDown = (other: HostId) => other !== host && !world.running.has(other);
-    if (!world.isWhole() || world.hosts.some(isDown) || this.#cuts.length > 0) return false;
+    if (
+      world.corrupted.size > 0 ||
+      !world.isWhole() ||
+      world.hosts.some(isDown) ||
+      this.#cuts.length > 0
+    )
+      return false;
     // A flush since then shows that the writer knows of every restart.
     return (world.session?.flushedAtMs ?? -1) > world.startedAtMs;
   }
@@ -103,6 +118,7 @@ class Life {
   #healLinks(): void {
     for (const [a, b] of this.#cuts.splice(0)) this.world.network.heal(a, b);
     this.world.note('links healed');
+    this.world.startedAtMs = this.world.clock.now(); // a writer that had given a copy up may not know yet
   }
 
   async #heal(): Promise<string | null> {
@@ -120,6 +136,7 @@ class Life {
       world.open(world.random.pick(world.hosts));
       await clock.run(4000);
     }
+    if (this.#faults.rot === 'one') await this.#readEverywhere();
     world.write(false);
     world.read(true);
     world.flush();
@@ -129,18 +146,24 @@ class Life {
     await clock.until(isDone, 30_000).catch(() => undefined);
     if (problem() !== null) return problem();
     if (session?.pending !== 0) return `${session?.pending} requests hang`;
+    if (this.#faults.rot === 'all') return null;
     if (!world.isWhole()) return `in sync are only ${world.record.inSync.join()}`;
     const difference = world.difference();
     if (difference !== null) return difference;
-    for (const host of world.hosts) {
-      // Whoever opens it now reads the same.
-      world.open(host);
-      await clock.run(500);
-      world.read(true);
-      await clock.run(500);
-    }
+    await this.#readEverywhere();
     if (session.lost > 0 && this.#faults.oneAtATime) return 'writes were lost by a single failure';
     return problem();
+  }
+
+  /** Whoever opens it reads the same; on the hosts of copies, from these. */
+  async #readEverywhere(): Promise<void> {
+    const { world } = this;
+    for (const host of world.hosts) {
+      world.open(host);
+      await world.clock.until(() => world.session?.disk != null, 2000).catch(() => undefined);
+      world.read(true);
+      await world.clock.run(500);
+    }
   }
 }
 
@@ -182,5 +205,15 @@ describe('a disk under random faults', () => {
   it('does so with three copies', async () => {
     const make = (seed: number) => ({ seed: `three ${seed}`, copies: 3 });
     expect(await survey(seeds, make, { oneAtATime: false, steps: 80 })).toEqual([]);
+  });
+
+  it('notices rot on a copy, and repairs it from another one', async () => {
+    const make = (seed: number) => ({ seed: `rot ${seed}`, stripes: 1 + (seed % 2) });
+    expect(await survey(seeds, make, { oneAtATime: true, rot: 'one', steps: 80 })).toEqual([]);
+  });
+
+  it('never returns what was not written, whatever rots', async () => {
+    const make = (seed: number) => ({ seed: `all rots ${seed}`, copies: 1 + (seed % 3) });
+    expect(await survey(seeds, make, { oneAtATime: false, rot: 'all', steps: 80 })).toEqual([]);
   });
 });

@@ -4,16 +4,23 @@
 // before a write is acknowledged without a copy, the record says that the copy does not count.
 
 import { HoldfastError } from '../../model/errors.ts';
-import type { Epoch, HostId, ObjectId } from '../../model/ids.ts';
+import type { ComponentId, Epoch, HostId, ObjectId } from '../../model/ids.ts';
 import type { Timings } from '../../model/limits.ts';
-import { compareFences, type DiskRecord, type Fence } from '../../model/record.ts';
+import {
+  type Blueprint,
+  type Component,
+  compareFences,
+  components,
+  type DiskRecord,
+  type Fence,
+} from '../../model/record.ts';
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
-import type { BlockDevice } from './block-device.ts';
-import { Copy, type LossDecision, type Trouble } from './copy.ts';
-import { segments } from './layout.ts';
+import type { BlockDevice, ZeroOptions } from './block-device.ts';
+import { Copy, type CopyState, type LossDecision, type Trouble } from './copy.ts';
+import { segments, stripeRanges } from './layout.ts';
 import { type Gate, Mirror } from './mirror.ts';
 
 /** Changes the disk's record; rejects if the change is refused or its outcome is not known. */
@@ -31,7 +38,10 @@ export interface DiskOptions {
   readonly onWritesLost: () => void;
   /** Somebody else has opened the disk. */
   readonly onFenced: () => void;
-  readonly onEvent: (type: 'copyLost' | 'copyRestored' | 'resync' | 'full', text: string) => void;
+  readonly onEvent: (
+    type: 'copyLost' | 'copyRestored' | 'resync' | 'full' | 'repaired' | 'unreadable',
+    text: string,
+  ) => void;
   readonly gate: Gate;
   readonly change: ChangeDisk;
   /** Heard of lately: worth to be waited for. */
@@ -45,8 +55,13 @@ export interface DiskOptions {
 
 export interface OpenDisk extends BlockDevice {
   readonly object: ObjectId;
+  /** A block of this component was found to be bad. */
+  verify(component: ComponentId, offset: number): void;
   /** Components that are being brought up to date now, with the regions left. */
   resyncing(): ReadonlyMap<string, number>;
+  /** Puts a component that exists and holds nothing yet in the place of one that does not count. Rejects
+   * with `conflict` if it counts or is being brought back, and as a change of the record does. */
+  replaceCopy(old: ComponentId, added: Component): Promise<void>;
   /** Waits for what is in flight, if the lease lets it, and stops. */
   close(): Promise<void>;
 }
@@ -65,6 +80,7 @@ export async function openDisk(options: DiskOptions): Promise<OpenDisk> {
 
 class Disk implements OpenDisk {
   sizeBytes = 0;
+  canUnmap = true;
   readonly object: ObjectId;
   private readonly options: DiskOptions;
   private fence: Fence = { epoch: 0 as Epoch, open: 0 };
@@ -79,6 +95,8 @@ class Disk implements OpenDisk {
   private nextKeepMs: number | null = null;
   /** Copies that the record counts and that are not yet equal to the one that is read. */
   private readonly reconciling = new Set<Copy>();
+  /** Bad blocks of which was told. */
+  private readonly unreadable = new Set<string>();
   /** Attempts to bring copies back, with the regions left. */
   private readonly syncs = new Map<string, { left: number }>();
 
@@ -97,6 +115,7 @@ class Disk implements OpenDisk {
     this.fence = record.fence;
     probe.reached({ at: 'disk.fenced', object, epoch, open: record.fence.open });
     this.sizeBytes = record.sizeBytes;
+    this.canUnmap = record.policy.thick !== true;
     this.stripeBytes = record.blueprint.stripeBytes;
     this.mirrors = this.makeMirrors(record);
     const taken = await Promise.all(this.mirrors.map((mirror) => this.takeAll(mirror)));
@@ -123,23 +142,25 @@ class Disk implements OpenDisk {
     const first = pieces[0];
     const ended = this.began();
     if (pieces.length === 1 && first !== undefined) {
-      this.mirror(first.stripe).read(first.offset, length, (bytes) => {
+      this.mirror(first.stripe).read(first.offset, length, (error, bytes) => {
         ended();
-        done(null, bytes);
+        done(error, bytes);
       });
       return;
     }
     const whole = new Uint8Array(length);
+    let failure: HoldfastError | null = null;
     each(
       pieces,
       (piece, landed) =>
-        this.mirror(piece.stripe).read(piece.offset, piece.length, (bytes) => {
+        this.mirror(piece.stripe).read(piece.offset, piece.length, (error, bytes) => {
+          failure ??= error;
           whole.set(bytes, piece.at);
           landed();
         }),
       () => {
         ended();
-        done(null, whole);
+        done(failure, whole);
       },
     );
   }
@@ -168,6 +189,31 @@ class Disk implements OpenDisk {
     );
   }
 
+  zero(
+    offset: number,
+    length: number,
+    options: ZeroOptions,
+    done: (error: HoldfastError | null) => void,
+  ): void {
+    if (this.closed) return done(stopped());
+    const ended = this.began();
+    const unmap = options.unmap && this.canUnmap;
+    each(
+      stripeRanges(this.mirrors.length, this.stripeBytes, offset, length),
+      (range, landed) =>
+        this.mirror(range.stripe).zero(
+          range.offset,
+          range.length,
+          { unmap, fua: options.fua },
+          landed,
+        ),
+      () => {
+        ended();
+        done(null);
+      },
+    );
+  }
+
   flush(done: (error: HoldfastError | null) => void): void {
     if (this.closed) return done(stopped());
     const ended = this.began();
@@ -181,8 +227,68 @@ class Disk implements OpenDisk {
     );
   }
 
+  verify(component: ComponentId, offset: number): void {
+    if (this.closed) return;
+    for (const mirror of this.mirrors) {
+      const copy = mirror.copies.find((one) => one.component.id === component);
+      if (copy !== undefined) mirror.verify(copy, offset);
+    }
+  }
+
   resyncing(): ReadonlyMap<string, number> {
     return new Map([...this.syncs].map(([component, { left }]) => [component, left]));
+  }
+
+  async replaceCopy(old: ComponentId, added: Component): Promise<void> {
+    const stripe = this.mirrors.findIndex(({ copies }) =>
+      copies.some(({ component }) => component.id === old),
+    );
+    const copy = this.mirrors[stripe]?.copies.find(({ component }) => component.id === old);
+    if (copy === undefined || !isAbsent(copy) || copy.isReplaced || this.syncs.has(old)) {
+      throw new HoldfastError('conflict', `${this.options.name}: ${old} is in use`);
+    }
+    copy.isReplaced = true;
+    try {
+      await this.nameReplacement(old, added);
+    } catch (error) {
+      copy.isReplaced = false;
+      throw error;
+    }
+    if (this.closed) return;
+    this.options.probe.reached({ at: 'copy.replaced', object: this.object, component: added.id });
+    copy.end();
+    this.mirror(stripe).replace(copy, this.newCopy(added, copy.mirror, stripe, 'absent'));
+    this.keep();
+  }
+
+  /** Until it is known whether the record names the new component; rejects if it never will. */
+  private async nameReplacement(old: ComponentId, added: Component): Promise<void> {
+    const { clock, timings } = this.options;
+    const pause = () =>
+      new Promise<void>((resolve) => clock.after(timings.heartbeatIntervalMs / 2, resolve));
+    for (;;) {
+      while (this.changing && !this.closed) await pause();
+      if (this.closed) throw stopped();
+      this.changing = true;
+      try {
+        await this.options.change(this.object, (current) => {
+          this.assertFence(current);
+          const named = components(current.blueprint).map(({ id }) => id);
+          if (named.includes(added.id)) return current;
+          if (!named.includes(old) || current.inSync.includes(old)) {
+            throw new HoldfastError('conflict', `${this.options.name}: ${old} is in use`);
+          }
+          return { ...current, blueprint: withComponent(current.blueprint, old, added) };
+        });
+        return;
+      } catch (error) {
+        if (!(error instanceof HoldfastError) || error.code !== 'outcome-unknown') throw error;
+      } finally {
+        this.changing = false;
+        this.removeFailing();
+      }
+      await pause();
+    }
   }
 
   async close(): Promise<void> {
@@ -229,25 +335,64 @@ class Disk implements OpenDisk {
   }
 
   private makeMirrors(record: DiskRecord): Mirror[] {
-    const { peer, clock, timings, gate } = this.options;
+    const { clock, gate } = this.options;
     const stripes = record.blueprint.mirrors[0]?.stripes.length ?? 0;
     return Array.from({ length: stripes }, (_, stripe) => {
       const copies = record.blueprint.mirrors.flatMap((mirror, index) => {
         const component = mirror.stripes[stripe];
         if (component === undefined) return [];
         const state = record.inSync.includes(component.id) ? 'inSync' : 'absent';
-        return new Copy(component, index, state, {
-          peer,
-          clock,
-          timings,
-          fence: this.fence,
-          onTrouble: (copy, trouble, error) => this.onTrouble(copy, trouble, error),
-          onLoss: (copy) => this.onLoss(copy),
-          onReady: () => this.mirror(stripe).retryReads(),
-        });
+        return this.newCopy(component, index, stripe, state);
       });
-      return new Mirror(copies, clock, gate, () => this.keep());
+      const { canUnmap } = this;
+      return new Mirror(copies, {
+        clock,
+        gate,
+        canUnmap,
+        onDirty: () => this.keep(),
+        onBadBlock: (offset, hosts, error) => this.onBadBlock(stripe, offset, hosts, error),
+      });
     });
+  }
+
+  private newCopy(component: Component, mirror: number, stripe: number, state: CopyState): Copy {
+    const { peer, clock, timings } = this.options;
+    return new Copy(component, mirror, state, {
+      peer,
+      clock,
+      timings,
+      fence: this.fence,
+      onTrouble: (copy, trouble, error) => this.onTrouble(copy, trouble, error),
+      onLoss: (copy) => this.onLoss(copy),
+      onReady: (one, unsettled) => {
+        this.mirror(stripe).retryReads();
+        if (unsettled.length > 0) this.settle(this.mirror(stripe), one, unsettled);
+      },
+    });
+  }
+
+  /** `error`: no copy has it right. */
+  private onBadBlock(
+    stripe: number,
+    offset: number,
+    hosts: readonly HostId[],
+    error: HoldfastError | null,
+  ): void {
+    const where = `${this.options.name}: the block at offset ${offset}${this.mirrors.length > 1 ? ` of stripe ${stripe}` : ''} on ${hosts.join(', ')}`;
+    if (error === null) {
+      this.options.onEvent(
+        'repaired',
+        `${where} was not what had been written; it has been replaced from another copy`,
+      );
+      return;
+    }
+    const key = `${stripe}/${offset}`;
+    if (this.unreadable.has(key)) return; // whoever read it tries again
+    this.unreadable.add(key);
+    this.options.onEvent(
+      'unreadable',
+      `${where} is not what had been written, and no other copy has it: it reads as an error until it is overwritten`,
+    );
   }
 
   /** Takes all in-sync components of a stripe; whose answer does not come in time is unusable. */
@@ -306,7 +451,8 @@ class Disk implements OpenDisk {
     const source = counting.find((copy) => copy.isLocal) ?? counting[0];
     const targets = counting.filter((copy) => copy !== source);
     const regions = mirror.dirtyRegions();
-    if (targets.length === 0 || regions.length === 0) return;
+    if (regions.length === 0) return;
+    if (targets.length === 0) return mirror.settle(regions, null);
     // Until then only the source is read, and nothing at all from these regions: should the source
     // fail meanwhile, a target may take its place, because nobody has seen what it alone held.
     for (const target of targets) {
@@ -318,7 +464,15 @@ class Disk implements OpenDisk {
         this.reconciling.delete(target);
         if (target.state === 'joining') target.state = 'inSync';
       }
+      mirror.retryReads();
     });
+  }
+
+  /** The daemon of a copy has been restarted: it does not know for certain what it holds there. */
+  private settle(mirror: Mirror, copy: Copy, regions: readonly number[]): void {
+    if (copy.state !== 'inSync') return; // all that it may lack is copied to it
+    mirror.markDirty(regions);
+    mirror.settle(regions, copy);
   }
 
   private onTrouble(copy: Copy, trouble: Trouble, error: HoldfastError | null): void {
@@ -484,7 +638,7 @@ class Disk implements OpenDisk {
 
   private bringBack(mirror: Mirror, copy: Copy): void {
     const { id, host } = copy.component;
-    if (this.syncs.has(id) || !this.options.peer.isConnected(host)) return;
+    if (this.syncs.has(id) || copy.isReplaced || !this.options.peer.isConnected(host)) return;
     const attempt = { left: 0 };
     this.syncs.set(id, attempt);
     // False from the moment on at which the copy is dropped: what this attempt did is void then.
@@ -585,6 +739,13 @@ function fencedError(current: DiskRecord): HoldfastError {
 
 function stopped(): HoldfastError {
   return new HoldfastError('stopped', 'The disk is closed');
+}
+
+function withComponent(blueprint: Blueprint, old: ComponentId, added: Component): Blueprint {
+  const mirrors = blueprint.mirrors.map(({ stripes }) => ({
+    stripes: stripes.map((component) => (component.id === old ? added : component)),
+  }));
+  return { ...blueprint, mirrors };
 }
 
 function isAbsent(copy: Copy): boolean {

@@ -3,7 +3,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { limits } from '../../model/limits.ts';
-import { segments } from './layout.ts';
+import { segments, stripeRanges } from './layout.ts';
 
 /** Where one byte of the disk lies. */
 function placeOf(stripes: number, stripeBytes: number, byte: number) {
@@ -58,5 +58,24 @@ describe('segments', () => {
     const last = limits.maxDiskBytes - 1;
     const [segment] = segments(12, limits.stripeBytes, last, 1);
     expect(segment).toMatchObject({ ...placeOf(12, limits.stripeBytes, last), length: 1, at: 0 });
+  });
+});
+
+describe('stripe ranges', () => {
+  it('are the places of the same bytes, one range per stripe', () => {
+    const stripes = fc.integer({ min: 1, max: limits.maxStripes });
+    const stripeBytes = fc.integer({ min: 1, max: 16 });
+    fc.assert(
+      fc.property(stripes, stripeBytes, fc.nat(400), fc.nat(300), (count, size, from, bytes) => {
+        const places = Array.from({ length: bytes }, (_, at) => placeOf(count, size, from + at));
+        const ranges = stripeRanges(count, size, from, bytes);
+        expect(new Set(ranges.map((range) => range.stripe)).size).toBe(ranges.length);
+        const found = ranges.flatMap(({ stripe, offset, length }) =>
+          Array.from({ length }, (_, at) => `${stripe} ${offset + at}`),
+        );
+        const expected = places.map(({ stripe, offset }) => `${stripe} ${offset}`);
+        expect(found.sort()).toEqual(expected.sort());
+      }),
+    );
   });
 });

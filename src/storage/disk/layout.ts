@@ -35,3 +35,26 @@ export function segments(
   }
   return pieces;
 }
+
+/** The same range as one piece per stripe, for what needs no place in a request: bytes that follow
+ * each other on the disk do so within each stripe. */
+export function stripeRanges(
+  stripes: number,
+  stripeBytes: number,
+  offset: number,
+  length: number,
+): { readonly stripe: number; readonly offset: number; readonly length: number }[] {
+  if (length === 0) return [];
+  /** Bytes of a stripe that lie before a position of the disk. */
+  const before = (stripe: number, position: number) => {
+    const chunk = Math.floor(position / stripeBytes);
+    const rows = Math.floor(chunk / stripes);
+    const within = chunk % stripes;
+    if (stripe < within) return (rows + 1) * stripeBytes;
+    return rows * stripeBytes + (stripe === within ? position % stripeBytes : 0);
+  };
+  return Array.from({ length: stripes }, (_, stripe) => {
+    const from = before(stripe, offset);
+    return { stripe, offset: from, length: before(stripe, offset + length) - from };
+  }).filter((range) => range.length > 0);
+}

@@ -7,6 +7,10 @@ export interface CreateComponent {
   readonly component: ComponentId;
   readonly object: ObjectId;
   readonly sizeBytes: number;
+  /** All of its space is to be allocated before the answer. */
+  readonly thick?: true;
+  /** It takes the place of another one: all of its data is to be copied. */
+  readonly mustCopyAll?: true;
 }
 
 export interface TakeComponent {
@@ -21,6 +25,8 @@ export interface TakeAnswer {
   readonly incarnation: string;
   /** Acknowledged writes that were not flushed may be lost; said at each take until a flush. */
   readonly mayHaveLost: boolean;
+  /** In the regions some blocks may not match their checksums because of a crash. */
+  readonly isUnsettled: boolean;
 }
 
 export interface ReadComponent {
@@ -28,6 +34,8 @@ export interface ReadComponent {
   readonly token: string;
   readonly offset: number;
   readonly length: number;
+  /** Blocks that a crash may have left half written are good as they are. */
+  readonly adopt: boolean;
 }
 
 /** The payload is the data. */
@@ -36,6 +44,29 @@ export interface WriteComponent {
   readonly token: string;
   readonly offset: number;
   readonly fua: boolean;
+  /** No payload: nobody knows what so many bytes (whole blocks) should be. */
+  readonly badBytes?: number;
+}
+
+/** From the scrub of a component to who has taken it: this block does not match its checksum. */
+export interface BadBlock {
+  readonly component: ComponentId;
+  readonly object: ObjectId;
+  readonly offset: number;
+}
+
+/**
+ * `component.zero`: the range is to read as zeros; no payload. In everything else it is a write: intent bits
+ * first, a range outside of the component refused, durable before the answer where `fua`. With `unmap`
+ * the space goes back to the device (where it can), without it the range may stay allocated.
+ */
+export interface ZeroComponent {
+  readonly component: ComponentId;
+  readonly token: string;
+  readonly offset: number;
+  readonly length: number;
+  readonly fua: boolean;
+  readonly unmap: boolean;
 }
 
 export interface FlushComponent {

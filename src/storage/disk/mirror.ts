@@ -5,8 +5,11 @@
 import type { HoldfastError } from '../../model/errors.ts';
 import { limits } from '../../model/limits.ts';
 import type { Clock } from '../../ports/clock.ts';
-import type { Copy } from './copy.ts';
+import type { ZeroOptions } from './block-device.ts';
+import { type Copy, isOfBlock } from './copy.ts';
 import { createRangeLocks } from './range-locks.ts';
+import { type BadBlock, type Repairing, readBlockwise, type Sources } from './read-blockwise.ts';
+import { zeroRuns } from './zero-runs.ts';
 
 /** Lets requests through while the lease is valid. */
 export interface Gate {
@@ -14,6 +17,12 @@ export interface Gate {
   /** Calls back when it is open, at once if it is. */
   pass(proceed: () => void): void;
 }
+
+/** The most that one message zeroes: what is only unmapped is quick, what is written takes as long as
+ * a write does, and a component that does not answer in time counts as silent. */
+const zeroPieceBytes = { unmapped: 64 * 1024 * 1024, written: 4 * 1024 * 1024 } as const;
+
+const usual: Sources = { also: [], first: null };
 
 interface Dirty {
   /** Changes with every write to the region. */
@@ -23,7 +32,7 @@ interface Dirty {
 }
 
 export class Mirror {
-  readonly copies: readonly Copy[];
+  readonly copies: Copy[];
   private readonly locks = createRangeLocks();
   /** Regions whose copies may differ, or whose data may not be durable on all of them. */
   private readonly dirty = new Map<number, Dirty>();
@@ -31,42 +40,115 @@ export class Mirror {
   private readonly clock: Clock;
   private readonly gate: Gate;
   private readonly onDirty: () => void;
+  private readonly canUnmap: boolean;
+  private readonly repairing: Repairing;
   private clearing = false;
 
-  /** `onDirty`: there is a region to be cleared later, and there was none. */
-  constructor(copies: readonly Copy[], clock: Clock, gate: Gate, onDirty: () => void) {
+  constructor(
+    copies: Copy[],
+    options: {
+      readonly clock: Clock;
+      readonly gate: Gate;
+      /** Space may be given back. */
+      readonly canUnmap: boolean;
+      /** There is a region to be cleared later, and there was none. */
+      readonly onDirty: () => void;
+      readonly onBadBlock: Repairing['tell'];
+    },
+  ) {
     this.copies = copies;
-    this.clock = clock;
-    this.gate = gate;
-    this.onDirty = onDirty;
+    this.clock = options.clock;
+    this.gate = options.gate;
+    this.canUnmap = options.canUnmap;
+    this.onDirty = options.onDirty;
+    this.repairing = {
+      copies,
+      gate: this.gate,
+      wait: (retry) => this.waitingReads.push(retry),
+      mark: (offset, length) => this.mark(offset, length),
+      tell: options.onBadBlock,
+    };
   }
 
-  read(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
-    this.locks.acquire(offset, length, false, (release) => {
-      this.readLocked(offset, length, (bytes) => {
+  replace(old: Copy, added: Copy): void {
+    this.copies[this.copies.indexOf(old)] = added;
+  }
+
+  read(
+    offset: number,
+    length: number,
+    done: (error: HoldfastError | null, bytes: Uint8Array) => void,
+  ): void {
+    this.lockBlocks(offset, length, false, (release) => {
+      this.readLocked(offset, length, usual, (bytes, bad) => {
         release();
-        done(bytes);
+        done(bad[0]?.error ?? null, bytes);
       });
     });
+  }
+
+  /** Somebody has found this block of the copy not to be what was written: it is looked at, with no
+   * write under way, and replaced from another copy where that is so. */
+  verify(copy: Copy, offset: number): void {
+    const { blockBytes } = limits;
+    const { sizeBytes } = copy.component;
+    if (copy.state !== 'inSync' || offset < 0 || offset >= sizeBytes || offset % blockBytes !== 0) {
+      return;
+    }
+    this.lockBlocks(offset, blockBytes, false, (release) => {
+      const length = Math.min(blockBytes, sizeBytes - offset);
+      const range = { offset, length, sizeBytes };
+      readBlockwise(this.repairing, range, { also: [], first: copy }, release);
+    });
+  }
+
+  /**
+   * Reads the regions, from this copy if it can be: a crash of its host may have left blocks in them that
+   * do not match their checksums. What is right is found out before anything clears the bits.
+   */
+  settle(regions: readonly number[], copy: Copy | null): void {
+    const step = (index: number) => {
+      const region = regions[index];
+      if (region === undefined) return;
+      const { offset, length } = this.rangeOf(region);
+      if (length === 0) return;
+      this.lockBlocks(offset, length, false, (release) => {
+        this.readLocked(offset, length, { also: [], first: copy }, () => {
+          release();
+          step(index + 1);
+        });
+      });
+    };
+    step(0);
   }
 
   write(offset: number, bytes: Uint8Array, fua: boolean, done: () => void): void {
-    this.locks.acquire(offset, bytes.length, true, (release) => {
-      this.gate.pass(() => {
-        const finished = this.mark(offset, bytes.length);
-        const targets = this.targets();
-        if (targets.length === 0) throw new Error('a mirror without a copy that counts');
-        this.toAll(
-          targets,
-          (copy, landed) => copy.write(offset, bytes, fua, landed),
-          () => {
-            finished();
-            release();
-            done();
-          },
-        );
-      });
-    });
+    this.change(
+      offset,
+      bytes.length,
+      (copy, landed) => copy.write(offset, bytes, fua, landed),
+      done,
+    );
+  }
+
+  /** Zeroes piece by piece, each of them as a write: all copies do the same, to the same bytes. */
+  zero(offset: number, length: number, options: ZeroOptions, done: () => void): void {
+    const most = options.unmap ? zeroPieceBytes.unmapped : zeroPieceBytes.written;
+    const isOne = length <= most;
+    // Of many pieces all are made durable at once.
+    const piecewise = { unmap: options.unmap, fua: options.fua && isOne };
+    const end = offset + length;
+    const step = (at: number) => {
+      if (at === end) return options.fua && !isOne ? this.flush(done) : done();
+      const piece = Math.min(most, end - at);
+      this.change(
+        at,
+        piece,
+        (copy, landed) => copy.zero(at, piece, piecewise, landed),
+        () => step(at + piece),
+      );
+    };
+    step(offset);
   }
 
   flush(done: () => void): void {
@@ -177,6 +259,27 @@ export class Mirror {
     return this.copies.every((copy) => copy.state === 'inSync' && copy.isReady);
   }
 
+  /** Does the same to every copy that counts, or is to count. */
+  private change(
+    offset: number,
+    length: number,
+    submit: (copy: Copy, landed: () => void) => void,
+    done: () => void,
+  ): void {
+    this.lockBlocks(offset, length, true, (release) => {
+      this.gate.pass(() => {
+        const finished = this.mark(offset, length);
+        const targets = this.targets();
+        if (targets.length === 0) throw new Error('a mirror without a copy that counts');
+        this.toAll(targets, submit, () => {
+          finished();
+          release();
+          done();
+        });
+      });
+    });
+  }
+
   private targets(): Copy[] {
     return this.copies.filter((copy) => copy.state !== 'absent');
   }
@@ -192,6 +295,18 @@ export class Mirror {
     this.locks.acquire(offset, length, true, locked);
   }
 
+  /** Whole blocks: a part of one can not be read or written without the rest of it. */
+  private lockBlocks(
+    offset: number,
+    length: number,
+    exclusive: boolean,
+    locked: (release: () => void) => void,
+  ): void {
+    const from = offset - (offset % limits.blockBytes);
+    const end = Math.ceil((offset + length) / limits.blockBytes) * limits.blockBytes;
+    this.locks.acquire(from, end - from, exclusive, locked);
+  }
+
   /** From a copy in sync to those targets that are not; the region is locked. */
   private copyRegion(
     region: number,
@@ -203,13 +318,63 @@ export class Mirror {
     const behind = () =>
       targets.filter((copy) => copy.state !== 'absent' && copy.state !== 'inSync');
     if (length === 0 || behind().length === 0) return done();
-    this.readLocked(offset, length, (bytes) => {
+    // Nobody has read anything of a region that is being reconciled: what a target has is as good.
+    this.readLocked(offset, length, { also: durable ? targets : [], first: null }, (bytes, bad) => {
       const flush = () => {
         if (durable) this.toAll(behind(), (copy, landed) => copy.flush(landed), done);
         else done();
       };
-      this.toAll(behind(), (copy, landed) => copy.write(offset, bytes, false, landed), flush);
+      this.toAll(
+        behind(),
+        (copy, landed) => this.copyAround(copy, offset, bytes, bad, landed),
+        flush,
+      );
     });
+  }
+
+  /** A block that is bad in the source is bad in the target, too: what that has may be old. */
+  private copyAround(
+    copy: Copy,
+    offset: number,
+    bytes: Uint8Array,
+    bad: readonly BadBlock[],
+    done: () => void,
+  ): void {
+    if (bad.length === 0) return this.copyBytes(copy, offset, bytes, done);
+    let missing = 1;
+    const landed = () => {
+      missing -= 1;
+      if (missing === 0) done();
+    };
+    const copyUpTo = (from: number, to: number) => {
+      if (from === to) return;
+      missing += 1;
+      this.copyBytes(copy, from, bytes.subarray(from - offset, to - offset), landed);
+    };
+    let from = offset;
+    for (const block of bad) {
+      copyUpTo(from, block.offset);
+      missing += 1;
+      copy.writeBad(block.offset, block.length, landed);
+      from = block.offset + block.length;
+    }
+    copyUpTo(from, offset + bytes.length);
+    landed();
+  }
+
+  /** Zeros are not copied: where the source holds nothing, the target need not either. */
+  private copyBytes(copy: Copy, offset: number, bytes: Uint8Array, done: () => void): void {
+    const runs = zeroRuns(bytes, offset);
+    let missing = runs.length;
+    const landed = () => {
+      missing -= 1;
+      if (missing === 0) done();
+    };
+    for (const { at, length, isZero } of runs) {
+      const options = { unmap: this.canUnmap, fua: false };
+      if (isZero) copy.zero(offset + at, length, options, landed);
+      else copy.write(offset + at, bytes.subarray(at, at + length), false, landed);
+    }
   }
 
   private toAll(
@@ -226,20 +391,29 @@ export class Mirror {
     for (const copy of copies) submit(copy, landed);
   }
 
-  private readLocked(offset: number, length: number, done: (bytes: Uint8Array) => void): void {
+  private readLocked(
+    offset: number,
+    length: number,
+    sources: Sources,
+    done: (bytes: Uint8Array, bad: readonly BadBlock[]) => void,
+  ): void {
     this.gate.pass(() => {
       const ready = this.copies.filter((copy) => copy.state === 'inSync' && copy.isReady);
-      const source = ready.find((copy) => copy.isLocal) ?? ready[0];
-      const again = () => this.readLocked(offset, length, done);
+      const wanted = ready.find((copy) => copy === sources.first);
+      const source = wanted ?? ready.find((copy) => copy.isLocal) ?? ready[0];
+      const again = () => this.readLocked(offset, length, sources, done);
       if (source === undefined) {
         this.waitingReads.push(again);
         return;
       }
-      source.read(offset, length, (error: HoldfastError | null, bytes) => {
-        if (error !== null || source.state !== 'inSync') again();
+      source.read(offset, length, false, (error: HoldfastError | null, bytes) => {
+        if (error !== null && isOfBlock(error)) {
+          const range = { offset, length, sizeBytes: source.component.sizeBytes };
+          readBlockwise(this.repairing, range, sources, done);
+        } else if (error !== null || source.state !== 'inSync') again();
         // What was read counts only if the lease still holds: otherwise somebody else may have
         // written since, without this copy.
-        else if (this.gate.isOpen()) done(bytes);
+        else if (this.gate.isOpen()) done(bytes, []);
         else again();
       });
     });

@@ -3,12 +3,23 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { SilentLog } from '../../../test/support/silent-log.ts';
 import { VirtualClock } from '../../../test/support/virtual-clock.ts';
-import { epoch, type HostId, hostId, incarnation, objectId, vmId } from '../../model/ids.ts';
+import {
+  epoch,
+  type HostId,
+  hostId,
+  incarnation,
+  objectId,
+  storeId,
+  vmId,
+} from '../../model/ids.ts';
 import { noProbe } from '../../ports/probe.ts';
 import { createLeaseHolder, type LeaseHolder } from './holder.ts';
 import type { ConfirmAnswer } from './messages.ts';
 
-const [a, b, c] = ['a', 'b', 'c'].map(hostId) as [HostId, HostId, HostId];
+const [a, b, c, d] = ['a', 'b', 'c', 'd'].map(hostId) as [HostId, HostId, HostId, HostId];
+const voting = (...hosts: readonly HostId[]) => ({
+  voters: hosts.map((host) => ({ host, store: storeId('s'), joined: 1 })),
+});
 const vm = vmId('vm-1');
 const object = objectId('o');
 let clock: VirtualClock;
@@ -35,7 +46,7 @@ beforeEach(() => {
   standsStillAtOnce = true;
   held = null;
   sentAt = new Map();
-  voters = new Map([a, b, c].map((voter) => [voter, { number: `${voter}.0`, carries: true }]));
+  voters = new Map([a, b, c, d].map((voter) => [voter, { number: `${voter}.0`, carries: true }]));
   holder = createLeaseHolder({
     clock,
     log: new SilentLog(),
@@ -86,7 +97,7 @@ function ack(voter: HostId, number = sequence): void {
 }
 
 function take(): void {
-  holder.hold(vm, object, epoch(1), [a, b, c]);
+  holder.hold(vm, object, epoch(1), voting(a, b, c));
   beat();
 }
 
@@ -265,7 +276,7 @@ describe('a holder', () => {
     beat();
     expect(listed).toEqual([vm]);
     holder.forget(vm);
-    holder.hold(vm, object, epoch(2), [a, b, c]);
+    holder.hold(vm, object, epoch(2), voting(a, b, c));
     // The voters go on by the heartbeat that listed it until they hear the next one.
     for (const voter of [a, b, c]) ack(voter);
     expect(holder.deadline(vm)).toBe(null);
@@ -284,5 +295,34 @@ describe('a holder', () => {
     holder.forget(vm);
     beat();
     expect(listed).toEqual([]);
+  });
+
+  it('has the earlier deadline of two groups while the voters are being changed', () => {
+    take();
+    for (const voter of [a, b]) ack(voter);
+    const first = clock.now() + 3000;
+    const joint = { ...voting(a, b, c), nextVoters: voting(a, c, d).voters };
+    holder.reseat(vm, joint);
+    expect(holder.deadline(vm)).toBe(first); // what was promised stays promised
+    expect(holder.isSettled(vm, joint)).toBe(false);
+    clock.advance(500);
+    beat();
+    expect(listed).toEqual([]);
+    ack(a);
+    ack(b);
+    expect(holder.deadline(vm)).toBe(first);
+    expect(holder.isSettled(vm, joint)).toBe(false);
+    ack(d);
+    expect(holder.deadline(vm)).toBe(clock.now() + 3000);
+    expect(holder.isSettled(vm, joint)).toBe(true);
+    holder.reseat(vm, voting(a, c, d));
+    expect(holder.isSettled(vm, joint)).toBe(false);
+    ack(a);
+    ack(d);
+    expect(holder.isSettled(vm, voting(a, c, d))).toBe(false); // asked for at the next acknowledgement
+    beat();
+    ack(a);
+    ack(d);
+    expect(holder.isSettled(vm, voting(a, c, d))).toBe(true);
   });
 });

@@ -5,12 +5,15 @@
 // it acknowledged, so the VM's deadline is the *send* time of the oldest heartbeat in the freshest
 // majority, plus the lease, minus the safety margin.
 //
+// While an object's voters are being changed there are two groups of them, and the deadline is the
+// earlier one of the two groups'.
+//
 // When the deadline passes, the VM is lapsed. As soon as its guest certainly stands still, every
 // heartbeat says so, which lets another host take over at once. To come back, the VM leaves the list; voters count anew
 // from heartbeats that no longer list it, and only after they have confirmed once more.
 
 import type { Epoch, HostId, ObjectId, VmId } from '../../model/ids.ts';
-import { majority } from '../../model/record.ts';
+import { groupsOf, majority, type Voting } from '../../model/record.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
@@ -21,6 +24,9 @@ import { Tally } from './tally.ts';
 /** What a lease and one of its voters have to do with each other. */
 interface Seat {
   readonly voter: Voter;
+  /** Its group, as the tally counts it, and its place there. */
+  readonly slot: number;
+  readonly index: number;
   /** Number under which the voter confirmed; null: it has not, or what it confirmed is outdated. */
   confirmed: VoterNumber | null;
 }
@@ -29,9 +35,13 @@ interface Held {
   readonly vm: VmId;
   readonly object: ObjectId;
   readonly epoch: Epoch;
-  readonly seats: readonly Seat[];
-  /** Where the tally counts the votes for it. */
-  readonly slot: number;
+  /** The voters that it asks, in one group or two. */
+  voting: Voting;
+  seats: readonly Seat[];
+  /** Where the tally counts the votes for it, one for each group. */
+  slots: readonly number[];
+  /** Its deadline has been drawn from these groups. */
+  isSettled: boolean;
   /** `seeking`: no valid lease, but asking for one; not listed. `lapsed`: listed if its guest is known
    * to stand still; if not, the others wait for the lease to run out, the safety margin included. */
   state: 'seeking' | 'valid' | 'lapsed';
@@ -73,7 +83,11 @@ interface Acknowledged {
 
 export interface LeaseHolder {
   /** Begins to seek a lease for a lock whose record this host has committed or had committed. */
-  hold(vm: VmId, object: ObjectId, epoch: Epoch, voters: readonly HostId[]): void;
+  hold(vm: VmId, object: ObjectId, epoch: Epoch, voting: Voting): void;
+  /** The object's voters have changed, and its lock has not: its lease goes on with these. */
+  reseat(vm: VmId, voting: Voting): void;
+  /** Whether all deadlines that were given out are covered by a majority of each of these groups. */
+  isSettled(vm: VmId, voting: Voting): boolean;
   /** Ends it, without event; the VM is listed as lapsed until `forget`. */
   drop(vm: VmId): void;
   /** Lists a VM as lapsed that is not held: some record may name this host its holder. */
@@ -144,7 +158,7 @@ export function createLeaseHolder(options: {
 
   /** Nothing that was confirmed or acknowledged so far counts. */
   function clear(lease: Held): void {
-    tally.clear(lease.slot);
+    for (const slot of lease.slots) tally.clear(slot);
     for (const seat of lease.seats) seat.confirmed = null;
     unsettle(lease);
   }
@@ -163,11 +177,11 @@ export function createLeaseHolder(options: {
     const places: number[] = [];
     let hasOpen = false;
     for (const lease of voter.leases) {
-      lease.seats.forEach((seat, index) => {
-        if (seat.voter !== voter) return;
-        if (counts(lease, seat, ack)) places.push(tally.place(lease.slot, index));
+      for (const seat of lease.seats) {
+        if (seat.voter !== voter) continue;
+        if (counts(lease, seat, ack)) places.push(tally.place(seat.slot, seat.index));
         if (isOpen(lease, seat, ack)) hasOpen = true;
-      });
+      }
     }
     voter.standing = { places, width: tally.width, hasOpen };
     return voter.standing;
@@ -185,11 +199,17 @@ export function createLeaseHolder(options: {
   /** The majority of its voters has become fresher. */
   function extend(lease: Held): void {
     if (lease.state === 'lapsed') return;
-    const deadlineMs = tally.oldest(lease.slot) + options.leaseDurationMs - options.safetyMarginMs;
+    let oldestMs = Number.POSITIVE_INFINITY;
+    for (const slot of lease.slots) oldestMs = Math.min(oldestMs, tally.oldest(slot));
+    const deadlineMs = oldestMs + options.leaseDurationMs - options.safetyMarginMs;
     if (deadlineMs <= clock.now()) return; // the timer decides about a lapse
-    if (lease.state === 'valid' && deadlineMs <= lease.deadlineMs) return;
+    if (lease.state === 'valid' && deadlineMs <= lease.deadlineMs) {
+      if (deadlineMs === lease.deadlineMs) lease.isSettled = true;
+      return;
+    }
     const before = lease.state;
     lease.state = 'valid';
+    lease.isSettled = true;
     lease.deadlineMs = deadlineMs;
     if (deadlineMs < timerAtMs) arm(deadlineMs);
     if (before === 'valid' || !lease.everValid) {
@@ -245,63 +265,95 @@ export function createLeaseHolder(options: {
   /** Asks a voter about all locks that it has not confirmed under its present number. */
   function askFor(voter: Voter, ack: Acknowledged): void {
     if (voter.isAsked) return;
-    const open: { readonly lease: Held; readonly seat: number; readonly firstSequence: number }[] =
+    const open: { readonly lease: Held; readonly seat: Seat; readonly firstSequence: number }[] =
       [];
     for (const lease of voter.leases) {
       const { firstSequence } = lease;
       if (ack.sequence < firstSequence) continue;
-      lease.seats.forEach((one, seat) => {
-        if (one.voter === voter && isOpen(lease, one, ack))
+      for (const seat of lease.seats) {
+        if (seat.voter === voter && isOpen(lease, seat, ack))
           open.push({ lease, seat, firstSequence });
-      });
+      }
     }
     if (open.length === 0) return;
     voter.isAsked = true;
-    const locks = open.map(({ lease }) => ({ object: lease.object, epoch: lease.epoch }));
+    const locks = [...new Set(open.map(({ lease }) => lease))].map((lease) => ({
+      object: lease.object,
+      epoch: lease.epoch,
+      voting: votingKey(lease.voting),
+    }));
     options.confirm(voter.host, { locks }, (answer) => {
       voter.isAsked = false;
       if (answer === null) return; // asked again at the next acknowledgement
       const confirmed = new Set(answer.confirmed);
       for (const { lease, seat, firstSequence } of open) {
-        // A lapse in between makes this confirmation one of an older time.
+        // A lapse or another group of voters in between makes this confirmation one of an older time.
         const isCurrent =
           held.get(lease.vm) === lease &&
+          lease.seats.includes(seat) &&
           lease.state !== 'lapsed' &&
           firstSequence === lease.firstSequence;
         if (!isCurrent) continue;
         unsettle(lease);
         if (confirmed.has(lease.object)) confirmedBy(lease, seat, answer.number);
         else {
-          (lease.seats[seat] as Seat).confirmed = null;
+          seat.confirmed = null;
           options.repair(lease.vm, lease.epoch);
         }
       }
     });
   }
 
-  function confirmedBy(lease: Held, index: number, number: VoterNumber): void {
-    const seat = lease.seats[index] as Seat;
+  function confirmedBy(lease: Held, seat: Seat, number: VoterNumber): void {
     seat.confirmed = number;
     const { ack } = seat.voter;
     if (ack === null || !counts(lease, seat, ack)) return;
-    if (tally.count(tally.place(lease.slot, index), ack.sentAtMs)) extend(lease);
+    if (tally.count(tally.place(seat.slot, seat.index), ack.sentAtMs)) extend(lease);
   }
 
   function answering(lease: Held): boolean {
     const now = clock.now();
-    const fresh = lease.seats.filter(
-      ({ voter: { ack } }) => ack !== null && now - ack.sentAtMs < options.leaseDurationMs / 2,
-    );
-    return fresh.length >= majority(lease.seats.length);
+    return lease.slots.every((slot) => {
+      const group = lease.seats.filter((seat) => seat.slot === slot);
+      const fresh = group.filter(
+        ({ voter: { ack } }) => ack !== null && now - ack.sentAtMs < options.leaseDurationMs / 2,
+      );
+      return fresh.length >= majority(group.length);
+    });
+  }
+
+  /** Nobody has confirmed yet. */
+  function seatAll(lease: Held, voting: Voting): void {
+    const seats: Seat[] = [];
+    lease.voting = voting;
+    lease.isSettled = false;
+    lease.slots = groupsOf(voting).map((group) => {
+      const hosts = [...new Set(group.map(({ host }) => host))];
+      const slot = tally.open(hosts.length);
+      bySlot[slot] = lease;
+      for (const [index, host] of hosts.entries()) {
+        const voter = voterOf(host);
+        seats.push({ voter, slot, index, confirmed: null });
+        voter.leases.add(lease);
+      }
+      return slot;
+    });
+    lease.seats = seats;
+    unsettle(lease);
+    options.beatNow(seats.map(({ voter }) => voter.host));
+  }
+
+  function unseatAll(lease: Held): void {
+    unsettle(lease);
+    for (const slot of lease.slots) tally.close(slot);
+    for (const { voter } of lease.seats) voter.leases.delete(lease);
   }
 
   function end(vm: VmId): Held | undefined {
     const lease = held.get(vm);
     if (lease === undefined) return undefined;
-    unsettle(lease);
     held.delete(vm);
-    tally.close(lease.slot);
-    for (const { voter } of lease.seats) voter.leases.delete(lease);
+    unseatAll(lease);
     return lease;
   }
 
@@ -309,13 +361,14 @@ export function createLeaseHolder(options: {
     hold(vm, object, epoch, voting) {
       end(vm);
       disowned.delete(vm);
-      const hosts = [...new Set(voting)];
       const lease: Held = {
         vm,
         object,
         epoch,
-        seats: hosts.map((host) => ({ voter: voterOf(host), confirmed: null })),
-        slot: tally.open(hosts.length),
+        voting,
+        seats: [],
+        slots: [],
+        isSettled: false,
         state: 'seeking',
         // The VM may have been listed until now: only heartbeats from the next one on protect it.
         firstSequence: lastSequence + 1,
@@ -326,10 +379,19 @@ export function createLeaseHolder(options: {
         deadlineMs: Number.NEGATIVE_INFINITY,
       };
       held.set(vm, lease);
-      bySlot[lease.slot] = lease;
-      for (const { voter } of lease.seats) voter.leases.add(lease);
-      unsettle(lease);
-      options.beatNow(hosts);
+      seatAll(lease, voting);
+    },
+    reseat(vm, voting) {
+      const lease = held.get(vm);
+      if (lease === undefined || votingKey(lease.voting) === votingKey(voting)) return;
+      unseatAll(lease);
+      seatAll(lease, voting);
+    },
+    isSettled(vm, voting) {
+      const lease = held.get(vm);
+      return (
+        lease?.state === 'valid' && lease.isSettled && votingKey(lease.voting) === votingKey(voting)
+      );
     },
     drop(vm) {
       end(vm);
@@ -389,4 +451,11 @@ export function createLeaseHolder(options: {
     },
     onLease: (events) => void listeners.push(events),
   };
+}
+
+/** Equal for the same groups of voters; a host and its joining name a voter. */
+export function votingKey(voting: Voting): string {
+  return groupsOf(voting)
+    .map((group) => group.map(({ host, joined }) => `${host}.${joined}`).join(' '))
+    .join(' | ');
 }

@@ -1,6 +1,7 @@
 // What hosts say to each other about leases, over the storage network.
 
 import type { Epoch, HostId, Incarnation, ObjectId, StoreId, VmId } from '../../model/ids.ts';
+import type { FillThresholds } from '../fill.ts';
 
 /** `storage.heartbeat`: one per pair of hosts, not per VM. */
 export interface Heartbeat {
@@ -22,6 +23,8 @@ export interface StoreReport {
   readonly problem: string | null;
   readonly totalBytes: number;
   readonly freeBytes: number;
+  /** Where this host's differ from the usual ones. */
+  readonly thresholds?: FillThresholds;
 }
 
 /**
@@ -40,9 +43,14 @@ export interface HeartbeatAck {
  * per second with 64 hosts, each of them parsed once, while a heartbeat is parsed once for all). */
 export type HeartbeatAckBody = readonly [Incarnation, number, VoterNumber];
 
-/** `lease.confirm`: do your own accepted records carry these locks of mine? */
+/** `lease.confirm`: do your own accepted records carry these locks of mine, and these voters? */
 export interface ConfirmRequest {
-  readonly locks: readonly { readonly object: ObjectId; readonly epoch: Epoch }[];
+  readonly locks: readonly {
+    readonly object: ObjectId;
+    readonly epoch: Epoch;
+    /** See `votingKey`. */
+    readonly voting: string;
+  }[];
 }
 
 export interface ConfirmAnswer {

@@ -11,10 +11,12 @@
 
 import type { HostId, ObjectId, StoreId, VmId } from '../../model/ids.ts';
 import {
+  groupsOf,
   type Lock,
   majority,
   type NamespaceRecord,
   type ObjectRecord,
+  sameVoting,
 } from '../../model/record.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { Probe } from '../../ports/probe.ts';
@@ -70,10 +72,13 @@ export function createLeaseVoter(options: {
 
   /** Since when a majority of the voters has been in touch with this one, without a break. */
   function majoritySince(record: NamespaceRecord): number {
-    const since = record.voters
-      .map((voter) => options.heardSince(voter.host) ?? Number.POSITIVE_INFINITY)
-      .sort((a, b) => a - b);
-    return since[majority(since.length) - 1] ?? Number.POSITIVE_INFINITY;
+    const ofGroups = groupsOf(record).map((group) => {
+      const since = group
+        .map((voter) => options.heardSince(voter.host) ?? Number.POSITIVE_INFINITY)
+        .sort((a, b) => a - b);
+      return since[majority(since.length) - 1] ?? Number.POSITIVE_INFINITY;
+    });
+    return Math.max(...ofGroups);
   }
 
   function remainingMs(record: NamespaceRecord): number {
@@ -128,7 +133,7 @@ export function createLeaseVoter(options: {
     confirmed: (record) => void reliedOn.set(record.id, record.lock),
     remainingMs,
     admit(current, next, proposer) {
-      const holder = endedHolder(current, next);
+      const holder = endedHolder(current, next) ?? unseatedHolder(current, next, proposer);
       if (holder === null) return 0;
       const isByHolder = proposer === holder && isOwnStep(current as NamespaceRecord, next);
       if (!isByHolder) {
@@ -148,15 +153,25 @@ export function createLeaseVoter(options: {
   };
 }
 
-/** The holder whose lock, or whose voters, the step from `current` to `next` would take away. */
+/** The holder whose lock the step from `current` to `next` would take away. */
 function endedHolder(current: ObjectRecord | null, next: ObjectRecord): HostId | null {
   if (current?.kind !== 'namespace' || current.lock.holder === null) return null;
   const kept =
     next.kind === 'namespace' &&
     next.lock.holder === current.lock.holder &&
-    next.lock.epoch === current.lock.epoch &&
-    sameVoters(current, next);
+    next.lock.epoch === current.lock.epoch;
   return kept ? null : current.lock.holder;
+}
+
+/** The holder whose voters somebody else would change. When it does so itself, its lock stays as it is,
+ * and so does what it was promised. */
+function unseatedHolder(
+  current: ObjectRecord | null,
+  next: ObjectRecord,
+  proposer: HostId,
+): HostId | null {
+  if (current?.kind !== 'namespace' || current.lock.holder === proposer) return null;
+  return sameVoting(current, next) ? null : current.lock.holder;
 }
 
 /**
@@ -168,16 +183,4 @@ function isOwnStep(current: NamespaceRecord, next: ObjectRecord): boolean {
   if (next.kind !== 'namespace') return true;
   const { holder, epoch } = next.lock;
   return (holder === null || holder === current.lock.holder) && epoch >= current.lock.epoch;
-}
-
-function sameVoters(a: ObjectRecord, b: ObjectRecord): boolean {
-  return (
-    a.voters.length === b.voters.length &&
-    a.voters.every((voter, index) => {
-      const other = b.voters[index];
-      return (
-        voter.host === other?.host && voter.store === other.store && voter.joined === other.joined
-      );
-    })
-  );
 }

@@ -10,9 +10,10 @@ import { HoldfastError } from '../../model/errors.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Stream } from '../../ports/streams.ts';
 import type { BlockDevice } from '../disk/block-device.ts';
+import { type Extent, readExtents, statusScanBytes } from './allocation.ts';
 import { NbdProtocol, type NbdRequest } from './protocol.ts';
 import { Replies } from './replies.ts';
-import { command, type NbdExport, nbdError } from './wire.ts';
+import { command, commandFlag, type NbdExport, nbdError } from './wire.ts';
 
 export const connectionBounds = {
   /** Data of requests under way and of answers that the client has not taken; one more request may
@@ -143,31 +144,48 @@ export class Connection {
       return this.#replies.done(request, structured);
     }
     this.#inFlightRequests += 1;
-    this.#inFlightBytes += request.length;
+    this.#inFlightBytes += heldBytes(request);
+    const finish = (error: HoldfastError | null) => this.#finish(request, error, null);
+    const { offset, length, fua } = request;
     switch (request.command) {
       case command.read:
-        this.#device.read(request.offset, request.length, (error, bytes) =>
-          this.#finish(request, error, bytes),
-        );
+        this.#device.read(offset, length, (error, bytes) => this.#finish(request, error, bytes));
         return;
       case command.write:
-        this.#device.write(request.offset, request.bytes as Uint8Array, request.fua, (error) =>
-          this.#finish(request, error, null),
+        this.#device.write(offset, request.bytes as Uint8Array, fua, finish);
+        return;
+      case command.trim:
+        this.#device.zero(offset, length, { unmap: true, fua }, finish);
+        return;
+      case command.writeZeroes: {
+        const unmap = (request.flags & commandFlag.noHole) === 0;
+        this.#device.zero(offset, length, { unmap, fua }, finish);
+        return;
+      }
+      case command.blockStatus:
+        readExtents(this.#device, request, (error, extents) =>
+          this.#finish(request, error, null, extents),
         );
         return;
       default:
-        this.#device.flush((error) => this.#finish(request, error, null));
+        this.#device.flush(finish);
     }
   }
 
-  #finish(request: NbdRequest, failure: HoldfastError | null, bytes: Uint8Array | null): void {
+  #finish(
+    request: NbdRequest,
+    failure: HoldfastError | null,
+    bytes: Uint8Array | null,
+    extents: readonly Extent[] | null = null,
+  ): void {
     this.#inFlightRequests -= 1;
-    this.#inFlightBytes -= request.length;
+    this.#inFlightBytes -= heldBytes(request);
     if (this.#closed) return;
     const structured = this.#protocol.structured;
     const error = failure ?? wrongLength(request, bytes);
     if (error === null) {
-      if (bytes === null) this.#replies.done(request, structured);
+      if (extents !== null) this.#replies.extents(request, extents);
+      else if (bytes === null) this.#replies.done(request, structured);
       else this.#replies.data(request, bytes, structured);
     } else if (error.code === 'stopped' || error.code === 'fenced') {
       // The disk is served here no longer: nothing that a guest should take for a broken disk.
@@ -218,6 +236,19 @@ export class Connection {
       this.#log.error('requests of an NBD client failed', { failures: this.#deviceErrors });
     }
     this.#onClosed();
+  }
+}
+
+/** What a request under way makes this host hold. */
+function heldBytes({ command: code, length }: NbdRequest): number {
+  switch (code) {
+    case command.read:
+    case command.write:
+      return length;
+    case command.blockStatus:
+      return Math.min(length, statusScanBytes);
+    default:
+      return 0;
   }
 }
 

@@ -3,6 +3,7 @@
 // streams. (NBD protocol document, doc/proto.md, "Fixed newstyle negotiation" and "Option types".)
 
 import {
+  baseAllocation,
   blockSizes,
   handshakeFlag,
   info,
@@ -17,6 +18,8 @@ import {
 export interface Agreement {
   /** Reads are answered by structured chunks, and errors carry a sentence. */
   structured: boolean;
+  /** The export name as given with the metadata contexts that were chosen; null: none were. */
+  allocationOf: string | null;
   /** The client does not want the 124 zeroes after NBD_OPT_EXPORT_NAME. */
   noZeroes: boolean;
 }
@@ -59,6 +62,9 @@ export function answerOption(
       if (data.length > 0) return refuseOption(code, optionReply.invalid, 'no data expected');
       agreement.structured = true;
       return haggle([reply(code, optionReply.ack)]);
+    case option.listMetaContext:
+    case option.setMetaContext:
+      return answerMetaContext(code, data, disk, agreement);
     default:
       return refuseOption(code, optionReply.unsupported, 'option not supported');
   }
@@ -75,6 +81,7 @@ function answerExportName(
   agreement: Agreement,
 ): OptionAnswer | string {
   if (!names(data, disk)) return 'unknown export name';
+  settleContexts(textDecoder.decode(data), agreement);
   const bytes = new Bytes(agreement.noZeroes ? 10 : 134);
   bytes.u64(disk.sizeBytes).u16(transmissionFlags(disk, agreement));
   return { bytes: bytes.bytes, next: 'request' };
@@ -99,6 +106,9 @@ function answerInfo(
   if (!names(data.subarray(4, 4 + nameLength), disk)) {
     return refuseOption(code, optionReply.unknown, `the export here is '${disk.name}'`);
   }
+  if (code === option.go) {
+    settleContexts(textDecoder.decode(data.subarray(4, 4 + nameLength)), agreement);
+  }
   const asked = new Set<number>();
   for (let at = 6 + nameLength; at < data.length; at += 2) asked.add(view.getUint16(at));
 
@@ -120,6 +130,72 @@ function answerInfo(
 }
 
 /**
+ * NBD_OPT_LIST_META_CONTEXT and NBD_OPT_SET_META_CONTEXT: name length, name, number of queries, queries.
+ * A query names a context or, in a list, a whole namespace; no query at all lists everything.
+ */
+function answerMetaContext(
+  code: number,
+  data: Uint8Array,
+  disk: NbdExport,
+  agreement: Agreement,
+): OptionAnswer {
+  // Chosen anew: what was chosen before is void, also where this fails.
+  if (code === option.setMetaContext) agreement.allocationOf = null;
+  if (!agreement.structured) {
+    return refuseOption(code, optionReply.invalid, 'structured replies have to be agreed on first');
+  }
+  const strings = queriesOf(data);
+  if (strings === null) {
+    return refuseOption(code, optionReply.invalid, 'lengths do not fit the option');
+  }
+  const { name, queries } = strings;
+  if (!names(name, disk)) {
+    return refuseOption(code, optionReply.unknown, `the export here is '${disk.name}'`);
+  }
+  const isSet = code === option.setMetaContext;
+  const isMeant = (query: string) => query === baseAllocation.name || (!isSet && query === 'base:');
+  const parts: Uint8Array[] = [];
+  if (queries.some(isMeant) || (!isSet && queries.length === 0)) {
+    const context = textEncoder.encode(baseAllocation.name);
+    const id = isSet ? baseAllocation.id : 0; // of a list it means nothing
+    const chosen = new Bytes(4 + context.length).u32(id).raw(context).bytes;
+    parts.push(reply(code, optionReply.metaContext, chosen));
+    if (isSet) agreement.allocationOf = textDecoder.decode(name);
+  }
+  parts.push(reply(code, optionReply.ack));
+  return haggle(parts);
+}
+
+function queriesOf(data: Uint8Array): { name: Uint8Array; queries: string[] } | null {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  let at = 0;
+  const string = (): Uint8Array | null => {
+    if (at + 4 > data.length) return null;
+    const length = view.getUint32(at);
+    if (length > data.length - at - 4) return null;
+    at += 4 + length;
+    return data.subarray(at - length, at);
+  };
+  const name = string();
+  if (name === null || at + 4 > data.length) return null;
+  const count = view.getUint32(at);
+  at += 4;
+  const queries: string[] = [];
+  // Each takes four bytes at least: a huge count ends with the data.
+  while (queries.length < count) {
+    const query = string();
+    if (query === null) return null;
+    queries.push(textDecoder.decode(query));
+  }
+  return at === data.length ? { name, queries } : null;
+}
+
+/** Contexts were chosen for one export; they hold only if that one is taken. */
+function settleContexts(name: string, agreement: Agreement): void {
+  if (agreement.allocationOf !== name) agreement.allocationOf = null;
+}
+
+/**
  * Multi-conn is promised because all connections share one device: its flush covers every write
  * that was called back before, whichever connection it came by.
  */
@@ -127,6 +203,8 @@ function transmissionFlags(disk: NbdExport, agreement: Agreement): number {
   let flags = transmissionFlag.hasFlags | transmissionFlag.sendFlush | transmissionFlag.sendFua;
   flags |= transmissionFlag.canMultiConn;
   if (disk.readOnly) flags |= transmissionFlag.readOnly;
+  else flags |= transmissionFlag.sendWriteZeroes | transmissionFlag.sendFastZero;
+  if (disk.canUnmap && !disk.readOnly) flags |= transmissionFlag.sendTrim;
   if (agreement.structured) flags |= transmissionFlag.sendDf;
   return flags;
 }

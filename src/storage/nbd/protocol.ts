@@ -52,6 +52,8 @@ export interface NbdRequest {
   readonly offset: number;
   readonly length: number;
   readonly fua: boolean;
+  /** The flags as they came, see `commandFlag`. */
+  readonly flags: number;
   /** What a write writes; null for all others. */
   readonly bytes: Uint8Array | null;
   /** Not 0: the request is refused with this NBD error. */
@@ -70,7 +72,11 @@ export type NbdEvent =
 export class NbdProtocol {
   readonly #disk: NbdExport;
   readonly #intake = new Intake();
-  readonly #agreement: Agreement = { structured: false, noZeroes: false };
+  readonly #agreement: Agreement = {
+    structured: false,
+    allocationOf: null,
+    noZeroes: false,
+  };
   #state: State = 'clientFlags';
   #greeted = false;
   #options = 0;
@@ -214,6 +220,7 @@ export class NbdProtocol {
       offset,
       length,
       fua: (flags & commandFlag.fua) !== 0,
+      flags,
       bytes: inPieces ? new Uint8Array(length) : whole,
       refusal,
     };
@@ -237,19 +244,45 @@ export class NbdProtocol {
 
   /** Why a request can not succeed whatever the device does; 0: it may. */
   #refusal(code: number, flags: number, offset: number, length: number): number {
-    const allowed = code === command.read && this.structured ? commandFlag.df : 0;
-    if ((flags & ~(commandFlag.fua | allowed)) !== 0) return nbdError.einval;
-    const beyond = offset > this.#disk.sizeBytes - length;
+    if ((flags & ~(commandFlag.fua | this.#allowedFlags(code))) !== 0) return nbdError.einval;
+    const { readOnly, canUnmap, sizeBytes } = this.#disk;
+    const beyond = offset > sizeBytes - length;
     switch (code) {
       case command.read:
         return beyond || length > blockSizes.maximum ? nbdError.einval : 0;
       case command.write:
-        if (this.#disk.readOnly) return nbdError.eperm;
+        if (readOnly) return nbdError.eperm;
         return beyond ? nbdError.enospc : 0;
       case command.flush:
         return offset === 0 && length === 0 ? 0 : nbdError.einval;
+      case command.trim:
+        if (readOnly) return nbdError.eperm;
+        return beyond || !canUnmap ? nbdError.einval : 0;
+      case command.writeZeroes:
+        if (readOnly) return nbdError.eperm;
+        if (beyond) return nbdError.enospc;
+        // Zeros that shall take space have to be written: no faster than by the client itself.
+        if ((flags & commandFlag.fastZero) === 0) return 0;
+        return (flags & commandFlag.noHole) === 0 && canUnmap ? 0 : nbdError.enotsup;
+      case command.blockStatus:
+        if (this.#agreement.allocationOf === null || length === 0) return nbdError.einval;
+        return beyond ? nbdError.einval : 0;
       default:
         return nbdError.einval;
+    }
+  }
+
+  /** Beside FUA, which says nothing to those that do not write. */
+  #allowedFlags(code: number): number {
+    switch (code) {
+      case command.read:
+        return this.structured ? commandFlag.df : 0;
+      case command.writeZeroes:
+        return commandFlag.noHole | commandFlag.fastZero;
+      case command.blockStatus:
+        return commandFlag.reqOne;
+      default:
+        return 0;
     }
   }
 

@@ -3,8 +3,18 @@
 // head costs an allocation; data that was read is passed on uncopied between them.
 // (NBD protocol document, doc/proto.md, "Simple reply message", "Structured reply chunk message".)
 
+import { grainBytes, zeroRuns } from '../disk/zero-runs.ts';
+import type { Extent } from './allocation.ts';
 import type { NbdRequest } from './protocol.ts';
-import { chunkFlagDone, chunkType, command, lengths, magic } from './wire.ts';
+import {
+  baseAllocation,
+  chunkFlagDone,
+  chunkType,
+  command,
+  commandFlag,
+  lengths,
+  magic,
+} from './wire.ts';
 
 const slabBytes = 8192;
 /** A reason given to the client is cut to so many bytes; the protocol allows 4096. */
@@ -44,29 +54,52 @@ export class Replies {
   /** Success of a request that has no data to return. */
   done(request: NbdRequest, structured: boolean): void {
     // A read must not be answered by a simple reply once structured ones are agreed on.
-    if (structured && request.command === command.read) this.#chunk(request, chunkType.none, 0);
-    else this.#simple(request, 0);
+    if (structured && request.command === command.read) {
+      this.#chunk(request, chunkType.none, chunkFlagDone, 0);
+    } else this.#simple(request, 0);
+  }
+
+  /** Success of a block status: what the blocks from its offset on are. */
+  extents(request: NbdRequest, extents: readonly Extent[]): void {
+    this.#chunk(request, chunkType.blockStatus, chunkFlagDone, 4 + 8 * extents.length);
+    this.#reserve(4);
+    this.#u32(baseAllocation.id);
+    for (const { length, isZero } of extents) {
+      this.#reserve(8);
+      this.#u32(length);
+      this.#u32(isZero ? baseAllocation.hole | baseAllocation.zero : 0);
+    }
   }
 
   /** Success of a read; the bytes must not change any more. */
   data(request: NbdRequest, bytes: Uint8Array, structured: boolean): void {
     if (bytes.length === 0) return this.done(request, structured);
-    if (structured) {
-      this.#chunk(request, chunkType.offsetData, 8 + bytes.length);
-      this.#reserve(8);
-      this.#u32(Math.floor(request.offset / 2 ** 32));
-      this.#u32(request.offset % 2 ** 32);
-    } else {
+    if (!structured) {
       this.#simple(request, 0);
+      return this.raw(bytes);
     }
-    this.raw(bytes);
+    // Holes need not be sent. In small reads there are none, or none worth to be looked for.
+    const isWhole = bytes.length < grainBytes || (request.flags & commandFlag.df) !== 0;
+    const runs = isWhole
+      ? [{ at: 0, length: bytes.length, isZero: false }]
+      : zeroRuns(bytes, request.offset);
+    for (const { at, length, isZero } of runs) {
+      const flags = at + length === bytes.length ? chunkFlagDone : 0;
+      const type = isZero ? chunkType.offsetHole : chunkType.offsetData;
+      this.#chunk(request, type, flags, isZero ? 12 : 8 + length);
+      this.#reserve(12);
+      this.#u32(Math.floor((request.offset + at) / 2 ** 32));
+      this.#u32((request.offset + at) % 2 ** 32);
+      if (isZero) this.#u32(length);
+      else this.raw(bytes.subarray(at, at + length));
+    }
   }
 
   failed(request: NbdRequest, error: number, structured: boolean, reason = ''): void {
     if (!structured) return this.#simple(request, error);
     const text = new Uint8Array(maxMessageBytes);
     const length = textEncoder.encodeInto(reason, text).written;
-    this.#chunk(request, chunkType.error, 6 + length);
+    this.#chunk(request, chunkType.error, chunkFlagDone, 6 + length);
     this.#reserve(6 + length);
     this.#u32(error);
     this.#u16(length);
@@ -83,11 +116,11 @@ export class Replies {
     this.#u32(request.cookieLow);
   }
 
-  /** The head of the only chunk of a structured reply. */
-  #chunk(request: NbdRequest, type: number, length: number): void {
+  /** The head of a chunk of a structured reply. */
+  #chunk(request: NbdRequest, type: number, flags: number, length: number): void {
     this.#reserve(lengths.chunkHeader);
     this.#u32(magic.structuredReply);
-    this.#u16(chunkFlagDone);
+    this.#u16(flags);
     this.#u16(type);
     this.#u32(request.cookieHigh);
     this.#u32(request.cookieLow);

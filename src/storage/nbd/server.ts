@@ -1,7 +1,8 @@
 // Serves one disk to local programs, to QEMU above all, as an NBD export on a stream listener. Any
 // number of connections may be open at once; what one of them does wrong costs only that one.
 // (NBD protocol document, doc/proto.md: fixed newstyle, simple and structured replies, flush, FUA,
-// multi-conn; no TLS, because the socket's file mode is the access control.)
+// trim, write zeroes, block status by `base:allocation`, multi-conn; no TLS, because the socket's
+// file mode is the access control.)
 
 import type { Log } from '../../ports/log.ts';
 import type { Stream, Streams } from '../../ports/streams.ts';
@@ -42,6 +43,7 @@ export async function serveNbd(options: NbdServerOptions): Promise<NbdServer> {
     name: options.exportName,
     sizeBytes: device.sizeBytes,
     readOnly: options.readOnly ?? false,
+    canUnmap: device.canUnmap,
   };
   const connections = new Set<Connection>();
   let closing: Promise<void> | null = null;

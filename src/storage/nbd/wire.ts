@@ -23,8 +23,11 @@ export const transmissionFlag = {
   readOnly: 1 << 1,
   sendFlush: 1 << 2,
   sendFua: 1 << 3,
+  sendTrim: 1 << 5,
+  sendWriteZeroes: 1 << 6,
   sendDf: 1 << 7,
   canMultiConn: 1 << 8,
+  sendFastZero: 1 << 11,
 } as const;
 
 export const option = {
@@ -34,12 +37,15 @@ export const option = {
   info: 6,
   go: 7,
   structuredReply: 8,
+  listMetaContext: 9,
+  setMetaContext: 10,
 } as const;
 
 export const optionReply = {
   ack: 1,
   server: 2,
   info: 3,
+  metaContext: 4,
   unsupported: 0x80000001,
   invalid: 0x80000003,
   unknown: 0x80000006,
@@ -48,16 +54,44 @@ export const optionReply = {
 
 export const info = { export: 0, name: 1, blockSize: 3 } as const;
 
-export const command = { read: 0, write: 1, disconnect: 2, flush: 3 } as const;
+export const command = {
+  read: 0,
+  write: 1,
+  disconnect: 2,
+  flush: 3,
+  trim: 4,
+  writeZeroes: 6,
+  blockStatus: 7,
+} as const;
 
-export const commandFlag = { fua: 1 << 0, df: 1 << 2 } as const;
+export const commandFlag = {
+  fua: 1 << 0,
+  noHole: 1 << 1,
+  df: 1 << 2,
+  reqOne: 1 << 3,
+  fastZero: 1 << 4,
+} as const;
 
-export const chunkType = { none: 0, offsetData: 1, error: 0x8001 } as const;
+export const chunkType = {
+  none: 0,
+  offsetData: 1,
+  offsetHole: 2,
+  blockStatus: 5,
+  error: 0x8001,
+} as const;
+
+/** The only metadata context here, and what its blocks may be. */
+export const baseAllocation = {
+  name: 'base:allocation',
+  id: 1,
+  hole: 1 << 0,
+  zero: 1 << 1,
+} as const;
 
 export const chunkFlagDone = 1;
 
 /** The only error values that may stand on the wire; 0 is success. */
-export const nbdError = { eperm: 1, eio: 5, einval: 22, enospc: 28 } as const;
+export const nbdError = { eperm: 1, eio: 5, einval: 22, enospc: 28, enotsup: 95 } as const;
 
 /** Bytes of the fixed parts. */
 export const lengths = {
@@ -88,4 +122,6 @@ export interface NbdExport {
   readonly name: string;
   readonly sizeBytes: number;
   readonly readOnly: boolean;
+  /** Space can be given back. */
+  readonly canUnmap: boolean;
 }

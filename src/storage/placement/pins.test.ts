@@ -67,7 +67,7 @@ describe('a chosen place', () => {
     [
       'a full one',
       ['h3', 'h1', 'h2'],
-      /^no-capacity hosts: disk0 needs 1000 bytes on h3, and 100 /,
+      /^no-capacity hosts: disk0 needs 1000 bytes on h3: 100 bytes are free/,
     ],
   ])('is refused: %s', (_what, hosts, message) => {
     expect(refusal(() => place(hosts))).toMatch(message);

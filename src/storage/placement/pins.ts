@@ -6,7 +6,7 @@ import type { HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import { hostsNeeded, type StoragePolicy } from '../../model/policy.ts';
 import type { VmPlacement } from '../api.ts';
-import { type Placed, type PlacementHost, placedOn } from './placement.ts';
+import { fillText, hasRoom, type Placed, type PlacementHost, placedOn } from './placement.ts';
 
 /** The choice for one object. */
 interface Pin {
@@ -88,10 +88,10 @@ export function placePinned(
         `${key}: ${name} can not be reached now, or its store can not be used`,
       );
     }
-    if (index < copies && host.freeBytes < sizeBytes) {
+    if (index < copies && !hasRoom(host, sizeBytes)) {
       throw new HoldfastError(
         'no-capacity',
-        `${key}: ${object} needs ${sizeBytes} bytes on ${name}, and ${Math.max(0, host.freeBytes)} are free`,
+        `${key}: ${object} needs ${sizeBytes} bytes on ${fillText(host)}`,
       );
     }
     return host;

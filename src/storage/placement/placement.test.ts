@@ -64,6 +64,96 @@ describe('placement', () => {
     expect(names).toEqual(['host-1', 'host-3', 'host-4']);
   });
 
+  it('takes sites in turn, the copies first and then the votes', () => {
+    const sites = fc.array(
+      fc.record({ site: fc.nat(3), freeBytes: fc.nat(100), isWitness: fc.boolean() }),
+      { maxLength: 12 },
+    );
+    fc.assert(
+      fc.property(sites, fc.integer({ min: 0, max: 3 }), fc.nat(100), (drawn, f, size) => {
+        const hosts = drawn.map(({ site, freeBytes, isWitness }, at) => ({
+          ...host(at, freeBytes, isWitness ? 'witness' : 'full'),
+          site: `site-${site}`,
+        }));
+        const able = hosts.filter((one) => one.kind === 'full' && one.freeBytes >= size);
+        fc.pre(hosts.length >= 2 * f + 1 && able.length >= f + 1);
+        const { voters, dataHosts } = placeObject(
+          { failuresToTolerate: f, stripes: 1 },
+          size,
+          hosts,
+        );
+        const votersAt = new Set(voters.map((voter) => voter.host));
+        // Nobody could be exchanged for a host of a site that has at least two fewer.
+        const assertEven = (chosen: readonly PlacementHost[], others: readonly PlacementHost[]) => {
+          const count = (site: string | null | undefined) =>
+            chosen.filter((one) => one.site === site).length;
+          for (const one of chosen) {
+            for (const other of others) {
+              expect(count(one.site) - count(other.site)).toBeLessThanOrEqual(1);
+            }
+          }
+        };
+        assertEven(
+          dataHosts,
+          able.filter((one) => !dataHosts.includes(one)),
+        );
+        // A vote never goes where there are more already than at another host's site.
+        const placed = [...dataHosts];
+        for (const voter of voters.slice(f + 1)) {
+          const next = hosts.find((one) => one.host === voter.host) as PlacementHost;
+          const free = hosts.filter((one) => !placed.includes(one));
+          const count = (one: PlacementHost) => placed.filter((it) => it.site === one.site).length;
+          for (const other of free) expect(count(next)).toBeLessThanOrEqual(count(other));
+          placed.push(next);
+        }
+        expect(votersAt.size).toBe(2 * f + 1);
+      }),
+    );
+  });
+
+  it('survives the loss of any of three sites, with one failure to tolerate', () => {
+    const hosts = [1, 2, 3, 4, 5, 6].map((at) => ({ ...host(at, 50), site: `s${at % 3}` }));
+    const { voters } = placeObject({ failuresToTolerate: 1, stripes: 1 }, 10, hosts);
+    const siteOf = (name: string) => hosts.find((one) => one.host === name)?.site;
+    expect(new Set(voters.map((voter) => siteOf(voter.host))).size).toBe(3);
+  });
+
+  it('spreads many objects over unequal devices in proportion, and the votes evenly', () => {
+    const sizes = [100, 100, 200, 400, 200];
+    const placed = sizes.map(() => ({ placedBytes: 0, components: 0, votes: 0 }));
+    for (let object = 0; object < 150; object += 1) {
+      const hosts = sizes.map((totalBytes, at) => ({
+        ...host(at, totalBytes * 10),
+        totalBytes: totalBytes * 10,
+        ...(placed[at] as (typeof placed)[number]),
+      }));
+      const { voters, dataHosts } = placeObject({ failuresToTolerate: 1, stripes: 1 }, 10, hosts);
+      for (const [at, one] of hosts.entries()) {
+        const count = placed[at] as (typeof placed)[number];
+        if (voters.some((voter) => voter.host === one.host)) count.votes += 1;
+        if (!dataHosts.includes(one)) continue;
+        count.components += 1;
+        count.placedBytes += 10;
+      }
+    }
+    // 300 copies over 1000 shares of space.
+    expect(placed.map((one) => one.components)).toEqual([30, 30, 60, 120, 60]);
+    const votes = placed.map((one) => one.votes);
+    expect(Math.max(...votes) - Math.min(...votes)).toBeLessThanOrEqual(60);
+  });
+
+  it('leaves the last of a device to what is there, and says who is full', () => {
+    const policy = { failuresToTolerate: 0, stripes: 1 };
+    const full = { ...host(1, 49), totalBytes: 1000 };
+    expect(codeOf(() => placeObject(policy, 1, [full]))).toMatchObject({
+      code: 'no-capacity',
+      message: expect.stringMatching(/host-1: 951 of 1000 bytes are used, no new object .* 95%/),
+    });
+    const almost = { ...host(2, 60), totalBytes: 1000 };
+    expect(placeObject(policy, 10, [full, almost]).dataHosts).toEqual([almost]);
+    expect(codeOf(() => placeObject(policy, 11, [almost]))).toMatchObject({ code: 'no-capacity' });
+  });
+
   it('names the hosts that there are, and the bytes that are missing', () => {
     const policy = { failuresToTolerate: 1, stripes: 1 };
     expect(codeOf(() => placeObject(policy, 1, [host(1, 5), host(2, 5)]))).toMatchObject({

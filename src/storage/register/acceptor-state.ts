@@ -3,7 +3,7 @@
 
 import type { Ballot } from '../../model/ballot.ts';
 import type { ObjectId } from '../../model/ids.ts';
-import type { ObjectRecord, Voter } from '../../model/record.ts';
+import type { ObjectRecord, Voter, Voting } from '../../model/record.ts';
 import type { History } from './messages.ts';
 
 export interface Accepted {
@@ -16,7 +16,7 @@ export interface AcceptorState {
   /** Whose state this is. Another joining of the same host is another voter. */
   readonly voter: Voter;
   /** The object's voters as the creator named them; the accepted record's own count once there is one. */
-  readonly voters: readonly Voter[];
+  readonly voting: Voting;
   readonly promised: Ballot | null;
   readonly accepted: Accepted | null;
   /** Whether the accepted record is known to be chosen. */
@@ -40,12 +40,4 @@ export function encodeEntry(entry: Entry): Uint8Array {
 /** Throws where the bytes are no entry. */
 export function decodeEntry(bytes: Uint8Array): Entry {
   return JSON.parse(decoder.decode(bytes)) as Entry;
-}
-
-export function sameVoter(a: Voter, b: Voter): boolean {
-  return a.host === b.host && a.store === b.store && a.joined === b.joined;
-}
-
-export function sameVoters(a: readonly Voter[], b: readonly Voter[]): boolean {
-  return a.length === b.length && a.every((voter) => b.some((other) => sameVoter(voter, other)));
 }

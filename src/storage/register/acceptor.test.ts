@@ -95,7 +95,7 @@ class Bench {
 
   prepare(at: Ballot, extra: { create?: boolean; voter?: Voter } = {}): void {
     const { create = false, voter = this.voter } = extra;
-    const request = { object, voter, ballot: at, create, voters: [voter] };
+    const request = { object, voter, ballot: at, create, voting: { voters: [voter] } };
     this.acceptor.prepare(at.host, request, this.take);
   }
 
@@ -340,7 +340,7 @@ describe('a store that fails', () => {
     });
     const voter = { host: a, store: storeId('s'), joined: 1 };
     const answers: unknown[] = [];
-    const request = { object, voter, ballot: ballot(1), create: true, voters: [voter] };
+    const request = { object, voter, ballot: ballot(1), create: true, voting: { voters: [voter] } };
     acceptor.prepare(a, request, (_error, answer) => answers.push(answer));
     expect(answers).toEqual([{ answer: 'notVoter', reason: 'batch 4 is not readable' }]);
     expect(acceptor.failure).toBe(failure);

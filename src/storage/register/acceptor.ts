@@ -5,17 +5,18 @@
 import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId, StoreId } from '../../model/ids.ts';
-import type { Lock, ObjectRecord, Voter } from '../../model/record.ts';
+import {
+  type Lock,
+  type ObjectRecord,
+  sameVoter,
+  type Voter,
+  type Voting,
+  votingOf,
+} from '../../model/record.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { Journal } from '../journal/journal.ts';
-import {
-  type Accepted,
-  type AcceptorState,
-  decodeEntry,
-  encodeEntry,
-  sameVoter,
-} from './acceptor-state.ts';
+import { type Accepted, type AcceptorState, decodeEntry, encodeEntry } from './acceptor-state.ts';
 import type { Admission } from './admission.ts';
 import type { AcceptorAnswer, AcceptRequest, LearnRequest, PrepareRequest } from './messages.ts';
 
@@ -111,7 +112,9 @@ class DurableAcceptor implements Acceptor {
     const { object, ballot, voter } = request;
     if (ballot.host !== from) return answer(badBallot(ballot, from), null);
     let register = this.#find(object, voter);
-    if (register === null && request.create) register = this.#create(object, voter, request.voters);
+    if (register === null && (request.create || joins(voter, request.voting))) {
+      register = this.#create(object, voter, request.voting);
+    }
     if (register === null) return answer(null, this.#notVoter(object, voter));
     const { promised, accepted, committed } = register.state;
     const least = newest(promised, accepted?.ballot ?? null);
@@ -136,10 +139,13 @@ class DurableAcceptor implements Acceptor {
 
   accept(from: HostId, request: AcceptRequest, answer: Answer): void {
     const { object, ballot, record, history, nextBallot, voter } = request;
-    const register = this.#find(object, voter);
-    if (register === null) return answer(null, this.#notVoter(object, voter));
     if (ballot.host !== from || nextBallot.host !== from)
       return answer(badBallot(ballot, from), null);
+    let register = this.#find(object, voter);
+    if (register === null && joins(voter, record)) {
+      register = this.#create(object, voter, votingOf(record));
+    }
+    if (register === null) return answer(null, this.#notVoter(object, voter));
     const { promised, accepted } = register.state;
     const tellAndAnswer: Answer = (error, what) => {
       if (error === null) this.#probe.reached({ at: 'acceptor.accepted', object, ballot, record });
@@ -176,7 +182,7 @@ class DurableAcceptor implements Acceptor {
       if (record === null || record.kind === 'tombstone') {
         return answer(null, this.#notVoter(object, voter));
       }
-      const created = this.#create(object, voter, record.voters);
+      const created = this.#create(object, voter, votingOf(record));
       if (created === null) return answer(null, this.#notVoter(object, voter));
       const accepted = { ballot, record, history };
       this.#change(object, created, { ...created.state, accepted, committed: true });
@@ -239,13 +245,16 @@ class DurableAcceptor implements Acceptor {
   }
 
   /** An empty state, in memory only: the caller makes it durable with what it decides. */
-  #create(object: ObjectId, voter: Voter, voters: readonly Voter[]): Register | null {
-    if (this.#journal.failure !== null || this.#registers.has(object)) return null;
+  #create(object: ObjectId, voter: Voter, voting: Voting): Register | null {
+    if (this.#journal.failure !== null) return null;
+    // What this host said as an earlier voter of the object, which has left since, binds that one.
+    const earlier = this.#registers.get(object)?.state.voter;
+    if (earlier !== undefined && earlier.joined >= voter.joined) return null;
     if (voter.host !== this.#self || voter.store !== this.store) return null;
     if (this.#forgotten.has(object)) return null;
     const state: AcceptorState = {
       voter,
-      voters,
+      voting,
       promised: null,
       accepted: null,
       committed: false,
@@ -338,6 +347,12 @@ function failedAcceptor(failure: HoldfastError): Acceptor {
     all: () => new Map<ObjectId, AcceptorState>().entries(),
     forget: (_object, done) => done(failure),
   };
+}
+
+/** Whether it becomes a voter by the change of voters that is under way. */
+function joins(voter: Voter, { voters, nextVoters }: Voting): boolean {
+  const isIn = (group: readonly Voter[]) => group.some((other) => sameVoter(other, voter));
+  return nextVoters !== undefined && isIn(nextVoters) && !isIn(voters);
 }
 
 export function lockOf(record: ObjectRecord | null): Lock | null {

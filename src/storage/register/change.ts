@@ -5,10 +5,21 @@
 import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
 import { asHoldfastError, HoldfastError } from '../../model/errors.ts';
 import { limits } from '../../model/limits.ts';
-import { type Lock, majority, type ObjectRecord, type Voter } from '../../model/record.ts';
+import {
+  isQuorum,
+  type Lock,
+  majority,
+  type ObjectRecord,
+  sameVoter,
+  sameVoters,
+  sameVoting,
+  type Voter,
+  type Voting,
+  votersOf,
+  votingOf,
+} from '../../model/record.ts';
 import type { Timer } from '../../ports/clock.ts';
 import { lockOf } from './acceptor.ts';
-import { sameVoters } from './acceptor-state.ts';
 import { type History, historyLength } from './messages.ts';
 import type {
   ChangeContext,
@@ -42,8 +53,9 @@ export class Change {
   readonly #prefer: (record: ObjectRecord | null) => boolean;
   readonly #renew: boolean;
   readonly #done: (outcome: Outcome) => void;
-  #voters: readonly Voter[];
+  #voting: Voting;
   #voterSwitches = 0;
+  #isBackAtTarget = false;
   #tries = 0;
   #leasedTries = 0;
   /** Locks whose leases refused a try: later tries prefer records that keep them. */
@@ -74,7 +86,7 @@ export class Change {
     this.#context = context;
     this.#target = target;
     this.#decide = decide;
-    this.#voters = target.voters;
+    this.#voting = target.voting;
     this.#prefer = options.prefer ?? ((record) => lockOf(record)?.holder === context.self);
     this.#renew = options.renew === true;
     this.#done = done;
@@ -86,7 +98,7 @@ export class Change {
     this.#call = this.#context.newCall();
     probe.reached({ at: 'register.invoked', object: this.#target.object, call: this.#call });
     if (remembered === null) return this.#prepare();
-    this.#voters = remembered.voters;
+    this.#voting = remembered.voting;
     this.#tries += 1;
     this.#proceed(remembered.ballot, remembered.found, true, []);
   }
@@ -103,19 +115,21 @@ export class Change {
     const { object, create } = this.#target;
     this.#tries += 1;
     const ballot = this.#context.newBallot();
-    const voters = this.#voters;
-    const body = { object, ballot, create: create === true, voters };
-    this.#broadcast('register.prepare', body, (tally, graceOver) => {
-      const needed = majority(voters.length);
-      if (tally.promised.length >= needed) {
-        const promises = tally.promised.map((promise) => promise.found);
-        const { found, settled } = chooseQuorum(promises, needed, (record) =>
-          this.#prefers(record),
+    const voting = this.#voting;
+    const body = { object, ballot, create: create === true, voting };
+    this.#broadcast('register.prepare', body, voting, (tally, graceOver) => {
+      const hasPromised = isAmong(tally.promised.map((promise) => promise.voter));
+      if (isQuorum(voting, hasPromised)) {
+        // Voters that a few want to have, and that do not answer, must not be in everybody's way.
+        const { found, settled } = chooseQuorum(
+          tally.promised,
+          (voters) => isQuorum(voting, isAmong(voters)),
+          (record) => this.#prefers(record) && (record === null || isQuorum(record, hasPromised)),
         );
-        if (!settled && tally.outstanding > 0 && !graceOver) return 'wait';
+        if (!settled && tally.outstanding.length > 0 && !graceOver) return 'wait';
         this.#enter();
-        this.#proceed(ballot, found, false, lagging(found, tally, voters));
-      } else if (tally.promised.length + tally.outstanding < needed) {
+        this.#proceed(ballot, found, false, lagging(found, tally, votersOf(voting)));
+      } else if (!isQuorum(voting, either(hasPromised, isAmong(tally.outstanding)))) {
         this.#enter();
         this.#prepareFailed(tally);
       }
@@ -138,20 +152,27 @@ export class Change {
 
   /** Begins again with the voters of the record where they are others; true if so. */
   #switchVoters(found: Found): boolean {
-    const voters = found.record?.voters;
-    if (voters === undefined || sameVoters(voters, this.#voters)) return false;
+    const { record } = found;
+    if (record === null || sameVoting(record, this.#voting)) return false;
     this.#voterSwitches += 1;
     if (this.#voterSwitches > maxVoterSwitches) return false;
-    this.#voters = voters;
+    this.#voting = votingOf(record);
     this.#prepare();
     return true;
   }
 
   #noMajority(tally: Tally): void {
     const reasons = tally.silent.map(({ voter, reason }) => `${voter.host}: ${reason}`).join('; ');
-    const unreachable = tally.silent.length > this.#voters.length - majority(this.#voters.length);
+    const isSilent = isAmong(tally.silent.map(({ voter }) => voter));
+    const unreachable = !isQuorum(this.#voting, (voter) => !isSilent(voter));
     this.#lastReason = unreachable ? reasons : 'other hosts were faster';
     this.#lastCode = unreachable ? 'inaccessible' : 'conflict';
+    if (unreachable && !sameVoting(this.#voting, this.#target.voting) && !this.#isBackAtTarget) {
+      // What was remembered or found may be older than what the caller knows.
+      this.#isBackAtTarget = true;
+      this.#voting = this.#target.voting;
+      return this.#retryLater();
+    }
     if (unreachable && this.#pending.size === 0) {
       const what = `No majority of the voters of ${this.#target.object} answers (${reasons})`;
       return this.#finish({ status: 'failed', error: new HoldfastError('inaccessible', what) });
@@ -186,6 +207,10 @@ export class Change {
     const decision = this.#settling === null ? this.#ask(found.record) : null;
     const write = decision !== null && 'write' in decision ? decision.write : null;
     if (write !== null && write !== found.record) {
+      if (found.record !== null && !found.committed && !sameVoting(write, found.record)) {
+        // Voters change from what is committed only: that first, and then again.
+        return this.#accept(ballot, found.record, found, () => null);
+      }
       if (this.#pending.size === 0) this.#base = found.history[0] ?? null;
       return this.#accept(ballot, write, found, (at) => ({
         status: 'committed',
@@ -231,14 +256,14 @@ export class Change {
       return { refuse: asHoldfastError(error, 'bad-request') };
     }
     if (!('write' in decision) || decision.write === current) return decision;
-    const problem = this.#problem(decision.write);
+    const problem = this.#problem(decision.write, current);
     return problem === null ? decision : { refuse: new HoldfastError('bad-request', problem) };
   }
 
-  #problem(record: ObjectRecord): string | null {
+  #problem(record: ObjectRecord, current: ObjectRecord | null): string | null {
     const { object } = this.#target;
     if (record.id !== object) return `The record of ${record.id} was written to ${object}`;
-    if (!sameVoters(record.voters, this.#voters))
+    if (!isVotingStep(current ?? this.#voting, record))
       return `The voters of ${object} can not be changed so`;
     const bytes = encoder.encode(JSON.stringify(record)).length;
     if (bytes <= limits.maxRecordBytes) return null;
@@ -250,7 +275,8 @@ export class Change {
     ballot: Ballot,
     record: ObjectRecord,
     found: Found,
-    outcome: (at: Ballot) => Outcome,
+    /** Null: to go on from there. */
+    outcome: (at: Ballot) => Outcome | null,
   ): void {
     const { object } = this.#target;
     const writes = record !== found.record;
@@ -258,11 +284,12 @@ export class Change {
       ? [ballot, ...found.history].slice(0, historyLength)
       : found.history;
     const nextBallot = this.#context.newBallot();
-    const voters = this.#voters;
-    const needed = majority(voters.length);
-    if (voters.filter((voter) => this.#context.isConnected(voter)).length < needed) {
+    // Those of what it is made from, and its own: one contains the other.
+    const voting = record.nextVoters === undefined ? this.#voting : votingOf(record);
+    const voters = votersOf(voting);
+    if (!isQuorum(voting, (voter) => this.#context.isConnected(voter))) {
       // It could not be chosen now: better not to leave it with a few.
-      const tally = emptyTally(0);
+      const tally = emptyTally([]);
       for (const voter of voters) {
         if (this.#context.isConnected(voter)) continue;
         tally.silent.push({ voter, definite: true, reason: 'not connected' });
@@ -277,25 +304,32 @@ export class Change {
     this.#broadcast(
       'register.accept',
       { object, ballot, record, history, nextBallot },
+      voting,
       (tally, graceOver) => {
-        if (tally.accepted.length === 1 && needed > 1 && !isAcceptedOnce) {
+        const hasAccepted = isAmong(tally.accepted);
+        if (tally.accepted.length === 1 && voters.length > 1 && !isAcceptedOnce) {
           isAcceptedOnce = true;
           probe.reached({ at: 'register.acceptedOne', object });
         }
-        if (tally.accepted.length >= needed) {
+        if (isQuorum(voting, hasAccepted)) {
           this.#enter();
           probe.reached({ at: 'register.committed', object, ballot, record });
           const chosen: Found = { ballot, record, history, committed: true };
-          this.#context.remember(object, { ballot: nextBallot, found: chosen, voters });
+          const promises = { ballot: nextBallot, found: chosen, voting: votingOf(record) };
+          this.#context.remember(object, promises);
           const learners = voters.map((voter): Lagging => {
             return { voter, knows: tally.accepted.includes(voter) ? 'record' : 'older' };
           });
           this.#context.teach(chosen, learners);
           this.#context.announce(chosen);
-          this.#finish(outcome(ballot));
-        } else if (tally.accepted.length + tally.outstanding < needed) {
+          this.#voting = promises.voting;
+          const result = outcome(ballot);
+          if (result === null) this.#proceed(nextBallot, chosen, true, []);
+          else this.#finish(result);
+        } else if (!isQuorum(voting, either(hasAccepted, isAmong(tally.outstanding)))) {
           // If nobody took it, the last answers may make sure that nothing is pending.
-          if (tally.accepted.length === 0 && tally.outstanding > 0 && !graceOver) return 'wait';
+          if (tally.accepted.length === 0 && tally.outstanding.length > 0 && !graceOver)
+            return 'wait';
           this.#enter();
           this.#acceptFailed(ballot, record, found, tally);
         }
@@ -308,7 +342,7 @@ export class Change {
     this.#writing = false;
     const maybe =
       tally.accepted.length > 0 ||
-      tally.outstanding > 0 ||
+      tally.outstanding.length > 0 ||
       tally.silent.some((voter) => !voter.definite);
     const writes = record !== found.record;
     if (writes && maybe) {
@@ -337,7 +371,8 @@ export class Change {
   #lockHeld(tally: Tally): Outcome {
     const { object } = this.#target;
     const waits = tally.leased.map(({ remainingMs }) => remainingMs).sort((a, b) => a - b);
-    const missing = Math.max(1, majority(this.#voters.length) - tally.accepted.length);
+    const needed = majority(votersOf(this.#voting).length);
+    const missing = Math.max(1, needed - tally.accepted.length);
     const remainingMs = waits[Math.min(missing, waits.length) - 1] as number;
     const holder = tally.leased.find(({ lock }) => lock !== null)?.lock?.holder ?? 'another host';
     const error = new HoldfastError(
@@ -351,10 +386,12 @@ export class Change {
   #broadcast(
     type: 'register.prepare' | 'register.accept',
     body: object,
+    voting: Voting,
     evaluate: (tally: Tally, graceOver: boolean) => 'wait' | 'more',
   ): void {
     const phase = this.#enter();
-    const tally = emptyTally(this.#voters.length);
+    const voters = votersOf(voting);
+    const tally = emptyTally(voters);
     let graceOver = false;
     const consider = () => {
       if (this.#phase !== phase || evaluate(tally, graceOver) === 'more' || this.#timer !== null)
@@ -364,7 +401,7 @@ export class Change {
         consider();
       });
     };
-    for (const voter of this.#voters) {
+    for (const voter of voters) {
       this.#context.ask(voter, type, { ...body, voter }, (error, answer) => {
         if (this.#phase !== phase || this.#finished) return;
         if (error === null && answer.answer === 'promised') this.#context.saw(answer.ballot);
@@ -409,4 +446,21 @@ export class Change {
     const isUnknown = outcome.error.code === 'outcome-unknown';
     probe.reached({ ...base, outcome: isUnknown ? 'unknown' : 'failed' });
   }
+}
+
+/** One step of the voters: none, towards others, or to the others for good. */
+function isVotingStep(from: Voting, to: Voting): boolean {
+  if (sameVoting(from, to)) return true;
+  if (from.nextVoters !== undefined) {
+    return to.nextVoters === undefined && sameVoters(from.nextVoters, to.voters);
+  }
+  return to.nextVoters !== undefined && sameVoters(from.voters, to.voters);
+}
+
+function isAmong(voters: readonly Voter[]): (voter: Voter) => boolean {
+  return (voter) => voters.some((other) => sameVoter(other, voter));
+}
+
+function either(a: (voter: Voter) => boolean, b: (voter: Voter) => boolean) {
+  return (voter: Voter) => a(voter) || b(voter);
 }

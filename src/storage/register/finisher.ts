@@ -5,7 +5,7 @@
 
 import { type HostId, type ObjectId, revision, vmId } from '../../model/ids.ts';
 import type { Timings } from '../../model/limits.ts';
-import type { Tombstone, Voter } from '../../model/record.ts';
+import { type Tombstone, type Voter, votingOf } from '../../model/record.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Random } from '../../ports/random.ts';
@@ -71,13 +71,13 @@ export function createFinisher(options: {
   function finish(object: ObjectId, entry: Open): void {
     const found = state(object);
     if (found === null || found.committed) return void open.delete(object);
-    const voters = found.accepted?.record.voters ?? found.voters;
+    const voting = found.accepted === null ? found.voting : votingOf(found.accepted.record);
     entry.running = true;
     running += 1;
     log.debug('finishing a register', { object, empty: found.accepted === null });
     proposer.change(
-      { object, voters, create: found.accepted === null },
-      (current) => ({ write: current ?? tombstone(object, voters) }),
+      { object, voting, create: found.accepted === null },
+      (current) => ({ write: current ?? tombstone(object, voting.voters) }),
       // What was accepted here may be newer than what the others know as committed, and never have
       // been chosen: then only a newer ballot ends it.
       { renew: entry.failures > 0 },

@@ -102,7 +102,7 @@ describe('finishing', () => {
       },
       state: () => ({
         voter,
-        voters: [voter],
+        voting: { voters: [voter] },
         promised: null,
         accepted: { ballot, record, history: [] },
         committed: false,

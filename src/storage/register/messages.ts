@@ -2,7 +2,7 @@
 
 import type { Ballot } from '../../model/ballot.ts';
 import type { ObjectId } from '../../model/ids.ts';
-import type { Lock, ObjectRecord, Voter } from '../../model/record.ts';
+import type { Lock, ObjectRecord, Voter, Voting } from '../../model/record.ts';
 
 /**
  * The ballots that wrote a record and its last predecessors, newest first. To accept a record
@@ -20,8 +20,9 @@ export interface PrepareRequest {
   readonly ballot: Ballot;
   /** Makes the acceptor's (empty) state where there is none: only for a new object. */
   readonly create: boolean;
-  /** All voters, kept by an empty state, so that it can clean itself up. */
-  readonly voters: readonly Voter[];
+  /** All voters, kept by an empty state, so that it can clean itself up. One that is about to join makes
+   * its state in any case. */
+  readonly voting: Voting;
 }
 
 export interface AcceptRequest {

@@ -3,7 +3,7 @@
 import type { Ballot } from '../../model/ballot.ts';
 import type { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId } from '../../model/ids.ts';
-import type { ObjectRecord, Voter } from '../../model/record.ts';
+import type { ObjectRecord, Voter, Voting } from '../../model/record.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { Random } from '../../ports/random.ts';
@@ -14,7 +14,7 @@ import type { Lagging } from './tally.ts';
 export interface Target {
   readonly object: ObjectId;
   /** The voters as far as the caller knows; where the record names others, those count. */
-  readonly voters: readonly Voter[];
+  readonly voting: Voting;
   /** The object is new: voters make their state. */
   readonly create?: boolean;
 }
@@ -59,7 +59,7 @@ export interface ChangeOptions {
 export interface Remembered {
   readonly ballot: Ballot;
   readonly found: Found;
-  readonly voters: readonly Voter[];
+  readonly voting: Voting;
 }
 
 /** What the proposer gives to a change. */

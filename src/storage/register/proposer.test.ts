@@ -118,7 +118,7 @@ class Bench {
   }
 
   change(decide: Decide, options: ChangeOptions = {}): void {
-    this.proposer.change({ object, voters }, decide, options, (outcome) =>
+    this.proposer.change({ object, voting: { voters } }, decide, options, (outcome) =>
       this.outcomes.push(outcome),
     );
     this.clock.advance(0);

@@ -3,7 +3,7 @@
 // the choice decides what the register goes on with. See docs/protocols/register.md.
 
 import { type Ballot, compareBallots } from '../../model/ballot.ts';
-import type { Lock, ObjectRecord } from '../../model/record.ts';
+import type { Lock, ObjectRecord, Voter } from '../../model/record.ts';
 import { lockOf } from './acceptor.ts';
 import type { History } from './messages.ts';
 
@@ -21,24 +21,32 @@ export interface Choice {
   readonly settled: boolean;
 }
 
+export interface Promised {
+  readonly voter: Voter;
+  readonly found: Found;
+}
+
 /**
- * The record of the highest ballot of a majority of the promises: of one whose record satisfies
- * `prefer` if there is one, else of all. `promises` holds at least `majority` of them.
+ * The record of the highest ballot of a quorum of the promises: of one whose record satisfies
+ * `prefer` if there is one, else of all. All `promised` together are a quorum.
  */
 export function chooseQuorum(
-  promises: readonly Found[],
-  majority: number,
+  promised: readonly Promised[],
+  isQuorum: (voters: readonly Voter[]) => boolean,
   prefer: (record: ObjectRecord | null) => boolean,
 ): Choice {
-  const sorted = [...promises].sort((a, b) => compareBallots(b.ballot, a.ballot));
-  const all = withKnowledge(sorted[0] as Found, promises);
-  // What is committed is in every majority: there is nothing to choose.
+  const sorted = [...promised].sort((a, b) => compareBallots(b.found.ballot, a.found.ballot));
+  const promises = sorted.map((promise) => promise.found);
+  const all = withKnowledge(promises[0] as Found, promises);
+  // What is committed is in every quorum: there is nothing to choose.
   if (all.committed || prefer(all.record)) return { found: all, settled: true };
-  for (const [index, candidate] of sorted.entries()) {
+  for (const [index, candidate] of promises.entries()) {
     // The largest quorum with this record on top: all that are not newer.
-    const first = sorted.findIndex((other) => compareBallots(other.ballot, candidate.ballot) === 0);
+    const first = promises.findIndex(
+      (other) => compareBallots(other.ballot, candidate.ballot) === 0,
+    );
     if (first < index) continue;
-    if (sorted.length - first < majority) break;
+    if (!isQuorum(sorted.slice(first).map((promise) => promise.voter))) break;
     if (prefer(candidate.record))
       return { found: withKnowledge(candidate, promises), settled: true };
   }

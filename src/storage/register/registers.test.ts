@@ -31,6 +31,8 @@ interface Weather {
   readonly syncMs?: number;
   /** Voters restart all the time, at once, while many change the register. */
   readonly restarts?: boolean;
+  /** The voters are replaced one by one. */
+  readonly votersChange?: boolean;
 }
 
 /** One cluster's life with faults, then without; ends with a read at every host that must succeed. */
@@ -55,6 +57,9 @@ async function live(options: ClusterOptions & Weather): Promise<Verdict> {
       const voter = random.pick(hosts.slice(0, 3));
       if (cluster.running.has(voter)) cluster.crash(voter, false);
       else await cluster.startHost(voter);
+    }
+    if (options.votersChange === true && random.chance(0.4)) {
+      if (cluster.running.has(host)) cluster.changeVoters(host);
     }
     if (dice < 0.5) {
       // A wild preference must do no harm: it chooses only among what may be chosen.
@@ -86,7 +91,9 @@ async function live(options: ClusterOptions & Weather): Promise<Verdict> {
   network.faults = { ...network.faults, loss: 0, duplicate: 0, maxDelayMs: 1 };
   network.healAll();
   for (const host of hosts) if (!cluster.running.has(host)) await cluster.startHost(host);
-  await clock.run(12_000);
+  await clock.run(6_000);
+  cluster.tellNewest();
+  await clock.run(6_000);
   const before = cluster.history.length;
   for (const host of hosts) cluster.read(host);
   await clock.run(9_000);
@@ -287,4 +294,15 @@ describe('the register is linearizable', () => {
       expect((await live({ seed, voters: 5 })).problem, `seed ${seed}`).toBe(null);
     }
   }, 120_000);
+
+  it('while the voters are replaced one by one', async () => {
+    let changes = 0;
+    const bound = Number(process.env['SEEDS'] ?? 80);
+    for (let seed = 4000; seed < 4000 + bound; seed += 1) {
+      const { problem, cluster } = await live({ seed, hosts: 6, votersChange: true });
+      expect(problem, `seed ${seed}`).toBe(null);
+      changes += cluster.outcomes.get('voters committed') ?? 0;
+    }
+    expect(changes).toBeGreaterThan(2 * bound);
+  }, 240_000);
 });

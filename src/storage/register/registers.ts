@@ -7,7 +7,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId, StoreId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
 import type { Timings } from '../../model/limits.ts';
-import type { ObjectRecord } from '../../model/record.ts';
+import { type ObjectRecord, votersOf } from '../../model/record.ts';
 import type { Peer, Reply } from '../../peer/peer.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
@@ -175,7 +175,9 @@ export function createRegisters(options: {
         return accepted === null ? [] : [accepted];
       }),
     learn(record, ballot) {
-      const voter = record.voters.find(({ host }) => host === peer.self);
+      // Also one that has left: it is to send on who still asks it.
+      const own = votersOf(record).find(({ host }) => host === peer.self);
+      const voter = own ?? acceptor.state(record.id)?.voter;
       if (voter === undefined) return;
       acceptor.learn({ object: record.id, voter, ballot, record, history: [] }, (error) => {
         if (error !== null) log.debug(`${record.id} was learned and not saved: ${error.message}`);

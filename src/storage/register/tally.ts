@@ -2,12 +2,13 @@
 
 import { compareBallots } from '../../model/ballot.ts';
 import type { HoldfastError } from '../../model/errors.ts';
-import type { Lock, Voter } from '../../model/record.ts';
+import { type Lock, sameVoter, type Voter } from '../../model/record.ts';
 import type { AcceptorAnswer } from './messages.ts';
 import type { Found } from './quorum.ts';
 
 export interface Tally {
-  outstanding: number;
+  /** They have not answered yet. */
+  outstanding: readonly Voter[];
   readonly promised: { readonly voter: Voter; readonly found: Found }[];
   readonly accepted: Voter[];
   readonly leased: { readonly remainingMs: number; readonly lock: Lock | null }[];
@@ -15,7 +16,7 @@ export interface Tally {
   readonly silent: { readonly voter: Voter; readonly definite: boolean; readonly reason: string }[];
 }
 
-export function emptyTally(voters: number): Tally {
+export function emptyTally(voters: readonly Voter[]): Tally {
   return { outstanding: voters, promised: [], accepted: [], leased: [], silent: [] };
 }
 
@@ -25,7 +26,7 @@ export function countAnswer(
   error: HoldfastError | null,
   answer: AcceptorAnswer,
 ): void {
-  tally.outstanding -= 1;
+  tally.outstanding = tally.outstanding.filter((other) => other !== voter);
   if (error !== null) {
     // A bad request was refused before anything was done; all else may have been done.
     const definite = error.code === 'bad-request';
@@ -52,9 +53,9 @@ export interface Lagging {
 /** The voters that are not known to know what is found as committed. */
 export function lagging(found: Found, tally: Tally, voters: readonly Voter[]): Lagging[] {
   return voters.flatMap((voter): Lagging[] => {
-    const own = tally.promised.find((promise) => promise.voter === voter)?.found;
+    const own = tally.promised.find((promise) => sameVoter(promise.voter, voter))?.found;
     if (own === undefined) {
-      const silent = tally.silent.find((other) => other.voter === voter);
+      const silent = tally.silent.find((other) => sameVoter(other.voter, voter));
       return [{ voter, knows: silent?.definite ? 'nothing' : 'unheard' }];
     }
     const order = compareBallots(own.ballot, found.ballot);

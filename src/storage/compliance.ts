@@ -1,0 +1,45 @@
+// Whether an object would survive now what its policy says that it survives. An object that is
+// accessible and out of compliance works, and the next failure may be one too many.
+
+import { hostsNeeded } from '../model/policy.ts';
+import type { ComponentView, ObjectView } from './api.ts';
+
+/** Each a sentence, the worst first; none: it complies. */
+export function complianceProblems(object: Omit<ObjectView, 'problems'>): string[] {
+  const problems: string[] = [];
+  if (!object.accessible.accessible)
+    problems.push(`It is not accessible: ${object.accessible.text}`);
+  const copies = copyProblem(object);
+  if (copies !== null) problems.push(copies);
+  const away = object.votes.filter((vote) => vote.state !== 'reachable');
+  if (away.length > 0) {
+    const hosts = away.map((vote) => `${vote.host} (${vote.role}, ${vote.state})`).join(', ');
+    problems.push(
+      `${away.length} of its ${object.votes.length} voters can not be reached: ${hosts}`,
+    );
+  }
+  const needed = hostsNeeded(object.policy);
+  const distinct = new Set(object.votes.map((vote) => vote.host)).size;
+  if (distinct < needed) {
+    problems.push(`Its voters are on ${distinct} hosts, and its policy needs ${needed}`);
+  }
+  return problems;
+}
+
+function copyProblem({ kind, components, policy }: Omit<ObjectView, 'problems'>): string | null {
+  if (kind !== 'disk') return null;
+  const wanted = policy.failuresToTolerate + 1;
+  const mirrors = new Map<number, ComponentView[]>();
+  for (const part of components) {
+    mirrors.set(part.mirror, [...(mirrors.get(part.mirror) ?? []), part]);
+  }
+  const isWhole = (parts: readonly ComponentView[]) =>
+    parts.every((part) => part.state === 'active');
+  const whole = [...mirrors.values()].filter(isWhole).length;
+  if (whole >= wanted) return null;
+  const missing = components
+    .filter((part) => part.state !== 'active')
+    .map((part) => `${part.host} (${part.state})`);
+  const where = missing.length === 0 ? '' : `: ${[...new Set(missing)].join(', ')}`;
+  return `It has ${whole} of the ${wanted} whole copies that its policy asks for${where}`;
+}

@@ -1,0 +1,51 @@
+// What the stores of the cluster have been given to hold, by the directory: kept up to date record by
+// record, because it is asked for with every object that is placed and with every heartbeat.
+
+import type { StoreId } from '../../model/ids.ts';
+import { components, type ObjectRecord, votersOf } from '../../model/record.ts';
+import type { Directory } from '../directory/directory.ts';
+
+export interface StoreUsage {
+  /** What the components there may grow to. */
+  readonly placedBytes: number;
+  readonly components: number;
+  /** Objects that it votes on. */
+  readonly votes: number;
+}
+
+const nothing: StoreUsage = { placedBytes: 0, components: 0, votes: 0 };
+
+export function trackUsage(directory: Directory): (store: StoreId | null) => StoreUsage {
+  const stores = new Map<StoreId, StoreUsage>();
+
+  function count(record: ObjectRecord, sign: 1 | -1): void {
+    if (record.kind === 'tombstone') return;
+    const add = (store: StoreId, what: Partial<StoreUsage>) => {
+      const known = stores.get(store) ?? nothing;
+      stores.set(store, {
+        placedBytes: known.placedBytes + sign * (what.placedBytes ?? 0),
+        components: known.components + sign * (what.components ?? 0),
+        votes: known.votes + sign * (what.votes ?? 0),
+      });
+    };
+    for (const voter of votersOf(record)) add(voter.store, { votes: 1 });
+    if (record.kind !== 'disk') return;
+    for (const { store, sizeBytes } of components(record.blueprint)) {
+      add(store, { placedBytes: sizeBytes, components: 1 });
+    }
+  }
+
+  for (const { record } of directory.entries()) count(record, 1);
+  directory.onChange((record, previous) => {
+    // Most changes are of locks, fences and metadata.
+    if (previous !== null && placedAlike(record, previous)) return;
+    if (previous !== null) count(previous, -1);
+    count(record, 1);
+  });
+  return (store) => (store === null ? nothing : (stores.get(store) ?? nothing));
+}
+
+function placedAlike(a: ObjectRecord, b: ObjectRecord): boolean {
+  if (a.kind !== b.kind || a.voters !== b.voters || a.nextVoters !== b.nextVoters) return false;
+  return a.kind !== 'disk' || b.kind !== 'disk' || a.blueprint === b.blueprint;
+}
