@@ -72,8 +72,17 @@ export async function createHost(
   });
   const haPeer = createPeer({ self, network: 'HA', transport: ports.haNetwork, clock, log });
 
+  let wasRemoved = false;
   function setPeers(): void {
-    const others = members.list().filter((member) => member.name !== self);
+    const list = members.list();
+    if (!wasRemoved && list.length > 0 && !list.some((member) => member.name === self)) {
+      wasRemoved = true;
+      const text = `${self} was removed from the cluster: nothing that is here counts any more`;
+      log.error(`${text}; its daemon may be stopped`);
+      events.emit('host.removed', text);
+    }
+    // The others hear nobody who was removed.
+    const others = wasRemoved ? [] : list.filter((member) => member.name !== self);
     ports.storageNetwork.setPeers(new Map(others.map((one) => [one.name, one.storageAddress])));
     ports.haNetwork.setPeers(new Map(others.map((one) => [one.name, one.haAddress])));
   }
