@@ -8,8 +8,11 @@ import { type JsonValue, sameJson } from '../model/json.ts';
 import { limits } from '../model/limits.ts';
 import type { Metadata, NamespaceRecord } from '../model/record.ts';
 import type { MetadataChange, MetadataValues, SetCondition, SetResult } from './api.ts';
+import type { AccessibleVms } from './directory/accessible-vms.ts';
 import type { Directory } from './directory/directory.ts';
+import { Values, valueIn } from './directory/values.ts';
 import type { Records } from './records.ts';
+import type { Views } from './views.ts';
 
 /** Changes of one batch that are under way at a time. */
 const setsAtOnce = 64;
@@ -24,9 +27,11 @@ export interface VmMetadata {
 export function createMetadata(options: {
   readonly directory: Directory;
   readonly records: Records;
-  readonly isAccessible: (record: NamespaceRecord) => boolean;
+  readonly accessibleVms: AccessibleVms;
+  readonly accessibility: Views['accessibilityAmong'];
 }): VmMetadata {
-  const { directory, records } = options;
+  const { directory, records, accessibleVms } = options;
+  const values = new Values(directory, accessibleVms);
 
   async function set(change: MetadataChange): Promise<void> {
     const { vm, service, key, value, condition = {} } = change;
@@ -57,28 +62,35 @@ export function createMetadata(options: {
     return results;
   }
 
+  function ofAll(service: string, key: string): Map<VmId, JsonValue> {
+    const found = new Map<VmId, JsonValue>();
+    accessibleVms.look();
+    for (const { of, value } of values.all(service, key)) {
+      if (of.unmet === 0) found.set(of.vm, value);
+    }
+    return found;
+  }
+
+  function ofSome(service: string, key: string, vms: readonly VmId[]): Map<VmId, JsonValue> {
+    const found = new Map<VmId, JsonValue>();
+    const wanted = vms.flatMap((vm) => directory.namespace(vm) ?? []);
+    const accessibility = options.accessibility(wanted);
+    for (const record of wanted) {
+      const value = valueIn(record.metadata, service, key);
+      if (value !== undefined && accessibility(record).accessible) found.set(record.vm, value);
+    }
+    return found;
+  }
+
   return {
     set,
     setAll,
     get(service, key, vms) {
       const before = records.begun();
-      const values = new Map<VmId, JsonValue>();
-      const wanted =
-        vms === undefined
-          ? directory.namespaces()
-          : vms.flatMap((vm) => directory.namespace(vm) ?? []);
-      for (const record of wanted) {
-        const value = valueIn(record.metadata, service, key);
-        if (value !== undefined && options.isAccessible(record)) values.set(record.vm, value);
-      }
-      return { values, objectReads: records.begun() - before };
+      const found = vms === undefined ? ofAll(service, key) : ofSome(service, key, vms);
+      return { values: found, objectReads: records.begun() - before };
     },
   };
-}
-
-function valueIn(metadata: Metadata, service: string, key: string): JsonValue | undefined {
-  const ofService = Object.hasOwn(metadata, service) ? metadata[service] : undefined;
-  return ofService !== undefined && Object.hasOwn(ofService, key) ? ofService[key] : undefined;
 }
 
 /** With null the key goes, and with its last key the service. */

@@ -20,6 +20,7 @@ import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Streams } from '../ports/streams.ts';
 import type { Storage } from './api.ts';
+import { createAccessibleVms } from './directory/accessible-vms.ts';
 import { createDirectory, type DirectoryEntry } from './directory/directory.ts';
 import { createDirectorySync } from './directory/sync.ts';
 import { createComponentStore } from './disk/component-store.ts';
@@ -39,7 +40,7 @@ import { createRepair } from './repair/repair.ts';
 import { createVoterChange } from './repair/voter-change.ts';
 import { withRequired } from './required.ts';
 import { createServedDisks } from './served-disks.ts';
-import { createViews, type StoreMember } from './views.ts';
+import { createViews, type StoreMember, storesWithinReach } from './views.ts';
 import { createVmObjects } from './vm-objects.ts';
 import { watchVms } from './watches.ts';
 
@@ -206,6 +207,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     voter,
     accepted: (object) => registers.accepted(object)?.record ?? null,
   });
+  const isReachable = storesWithinReach(heartbeats);
   const disks = createServedDisks({
     peer,
     clock,
@@ -217,14 +219,17 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     records,
     holder,
     heartbeats,
-    isReachable: (host, store) => views.isReachable(host, store),
+    isReachable,
     socketPath: options.socketPath,
     emit,
   });
+  const accessibleVms = createAccessibleVms(directory, isReachable);
   const views = createViews({
     self,
     directory,
     heartbeats,
+    reachable: isReachable,
+    accessibleVms,
     members: options.members,
     usage,
     isResyncing: disks.isResyncing,
@@ -261,9 +266,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const metadata = createMetadata({
     directory,
     records,
-    isAccessible: (record) => views.accessibility(record).accessible,
+    accessibleVms,
+    accessibility: views.accessibilityAmong,
   });
-  const watches = watchVms({ clock, directory, heartbeats, accessibility: views.accessibility });
+  const watches = watchVms({ clock, directory, heartbeats, accessibleVms });
   const absence = createAbsence({
     clock,
     timings,
@@ -336,8 +342,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       metadata.set({ vm, service, key, value, condition }),
     setAllMetadata: metadata.setAll,
     getMetadata: metadata.get,
-    accessibility: (vms) =>
-      new Map(
+    accessibility(vms) {
+      const records = vms.flatMap((vm) => directory.namespace(vm) ?? []);
+      const accessibilityOf = views.accessibilityAmong(records);
+      return new Map(
         vms.map((vm) => {
           const record = directory.namespace(vm);
           const missing = {
@@ -346,9 +354,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
             hosts: [],
             text: `VM ${vm} is not known here`,
           } as const;
-          return [vm, record === null ? missing : views.accessibility(record)];
+          return [vm, record === null ? missing : accessibilityOf(record)];
         }),
-      ),
+      );
+    },
     watchAccessibility: watches.onAccessible,
     watchMetadata: watches.onMetadata,
     reachableHosts: () =>
@@ -357,7 +366,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
         .map((member) => member.host)
         .filter((host) => heartbeats.isReachable(host)),
     hosts: views.hosts,
-    vms: () => directory.namespaces().map(views.vm),
+    vms: views.vms,
     vm(vm) {
       const record = directory.namespace(vm);
       return record === null ? null : views.vm(record);

@@ -23,10 +23,12 @@ import type {
 import { complianceProblems } from './compliance.ts';
 import {
   dataHosts,
+  accessible as isAccessible,
   objectAccessibility,
   type StoreReachable,
   vmAccessibility,
 } from './directory/accessibility.ts';
+import type { AccessibleVms } from './directory/accessible-vms.ts';
 import type { Directory } from './directory/directory.ts';
 import { fillOf, usualThresholds } from './fill.ts';
 import type { Heartbeats } from './lease/heartbeat.ts';
@@ -40,13 +42,18 @@ export interface StoreMember {
   readonly site?: string | null;
 }
 
+/** From so many VMs on a look at the stores of all hosts is less than one at the records of each VM. */
+const manyVms = 16;
+
 export interface Views {
-  /** The host answers, and has this store, and it works. */
-  readonly isReachable: StoreReachable;
   vm(record: NamespaceRecord): VmView;
+  vms(): VmView[];
   objects(record: NamespaceRecord): ObjectView[];
   object(object: ObjectId): ObjectView | null;
-  accessibility(record: NamespaceRecord): Accessibility;
+  /** To be asked about each of these VMs, at once. */
+  accessibilityAmong(
+    records: readonly NamespaceRecord[],
+  ): (record: NamespaceRecord) => Accessibility;
   hosts(): StorageHostView[];
   /** Hosts that could take components now. */
   placementHosts(): PlacementHost[];
@@ -54,18 +61,9 @@ export interface Views {
   known(vm: VmId): NamespaceRecord;
 }
 
-export function createViews(options: {
-  readonly self: HostId;
-  readonly directory: Directory;
-  readonly heartbeats: Heartbeats;
-  readonly members: () => readonly StoreMember[];
-  readonly usage: (store: StoreId) => StoreUsage;
-  /** The component is being brought up to date by this host. */
-  readonly isResyncing: (vm: VmId, component: Component) => boolean;
-}): Views {
-  const { self, directory, heartbeats } = options;
-
-  const reachable: StoreReachable = (host, store) => {
+/** The host answers, and has this store, and it works. */
+export function storesWithinReach(heartbeats: Heartbeats): StoreReachable {
+  return (host, store) => {
     const heard = heartbeats.heard(host);
     return (
       heard !== null &&
@@ -74,6 +72,20 @@ export function createViews(options: {
       heard.store.id === store
     );
   };
+}
+
+export function createViews(options: {
+  readonly self: HostId;
+  readonly directory: Directory;
+  readonly heartbeats: Heartbeats;
+  readonly reachable: StoreReachable;
+  readonly accessibleVms: AccessibleVms;
+  readonly members: () => readonly StoreMember[];
+  readonly usage: (store: StoreId) => StoreUsage;
+  /** The component is being brought up to date by this host. */
+  readonly isResyncing: (vm: VmId, component: Component) => boolean;
+}): Views {
+  const { self, directory, heartbeats, reachable, accessibleVms } = options;
 
   const specs = new WeakMap<NamespaceRecord, VmSpec>();
 
@@ -87,6 +99,27 @@ export function createViews(options: {
   }
 
   const accessibility = (record: NamespaceRecord) => vmAccessibility(directory, record, reachable);
+
+  function accessibilityAmong(records: readonly NamespaceRecord[]): typeof accessibility {
+    if (records.length < manyVms) return accessibility;
+    accessibleVms.look();
+    return (record) =>
+      accessibleVms.get(record.vm)?.unmet === 0 ? isAccessible : accessibility(record);
+  }
+
+  function vmView(record: NamespaceRecord, accessible: Accessibility): VmView {
+    return {
+      vm: record.vm,
+      name: record.name,
+      spec: specOf(record),
+      lifecycle: record.lifecycle,
+      lock: record.lock,
+      accessible,
+      dataHosts: dataHosts(disksOf(record)),
+      revision: record.revision,
+      detached: detachedDisks(record),
+    };
+  }
 
   function disksOf(record: NamespaceRecord): DiskRecord[] {
     return record.disks.flatMap((object) => directory.disk(object) ?? []);
@@ -147,19 +180,13 @@ export function createViews(options: {
   }
 
   return {
-    isReachable: reachable,
-    accessibility,
-    vm: (record) => ({
-      vm: record.vm,
-      name: record.name,
-      spec: specOf(record),
-      lifecycle: record.lifecycle,
-      lock: record.lock,
-      accessible: accessibility(record),
-      dataHosts: dataHosts(disksOf(record)),
-      revision: record.revision,
-      detached: detachedDisks(record),
-    }),
+    accessibilityAmong,
+    vm: (record) => vmView(record, accessibility(record)),
+    vms() {
+      const records = directory.namespaces();
+      const accessibilityOf = accessibilityAmong(records);
+      return records.map((record) => vmView(record, accessibilityOf(record)));
+    },
     objects: (record) => [record, ...disksOf(record)].map(objectView),
     object(object) {
       const record = directory.get(object)?.record;

@@ -53,10 +53,14 @@ export const plantedBugs: readonly PlantedBug[] = [
   {
     name: 'voters changed in one jump',
     why: 'the old voters may decide on without the new ones',
-    file: 'storage/repair/voter-change.ts',
-    find: 'return { voters: current.voters, nextVoters: next };',
-    replace: 'return { voters: next };',
-    seed: 1,
+    file: 'storage/register/change.ts',
+    find: 'const voting = record.nextVoters === undefined ? this.#voting : votingOf(record);',
+    replace: `if (record.nextVoters !== undefined) {
+      const { nextVoters, ...rest } = record;
+      record = { ...rest, voters: nextVoters };
+    }
+    const voting = this.#voting;`,
+    seed: 130,
   },
   {
     name: 'joint record decided by the old voters alone',
@@ -64,23 +68,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'model/record.ts',
     find: 'return groupsOf(voting).every((group)',
     replace: 'return groupsOf(voting).slice(0, 1).every((group)',
-    seed: 1,
-  },
-  {
-    name: 'voters changed before the new ones protect the lock',
-    why: 'a rival needs only them, and they have promised nothing to the holder',
-    file: 'storage/repair/voter-change.ts',
-    find: 'if (isHeld && !holder.isSettled(record.vm, votingOf(record))) return false;',
-    replace: '',
-    seed: 1,
-  },
-  {
-    name: 'new copy counts as whole from the beginning',
-    why: 'what it lacks is not copied to it',
-    file: 'storage/served-disks.ts',
-    find: 'mustCopyAll: true,',
-    replace: '',
-    seed: 1,
+    seed: 470,
   },
   {
     name: 'no safety margin',

@@ -1,6 +1,6 @@
 // Which objects and VMs this host can use now: a majority of the object's voters and an in-sync copy
 // of every stripe within reach. Answered from the directory and the heartbeats, so it informs; the
-// registers and the components decide.
+// registers and the components decide. accessible-vms.ts keeps the same answer for all VMs.
 
 import type { HostId, StoreId } from '../../model/ids.ts';
 import {
@@ -18,7 +18,7 @@ import type { Directory } from './directory.ts';
 /** The host answers, and its store is the named one and works. */
 export type StoreReachable = (host: HostId, store: StoreId) => boolean;
 
-const accessible: Accessibility = { accessible: true };
+export const accessible: Accessibility = { accessible: true };
 
 export function objectAccessibility(
   record: ObjectRecord,

@@ -2,8 +2,10 @@
 
 import { beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { DiskWorld, type Session } from '../../../test/support/disk-world.ts';
-import type { HostId } from '../../model/ids.ts';
+import { componentId, type HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
+import type { Component } from '../../model/record.ts';
+import type { OpenDisk } from './disk.ts';
 
 let world: DiskWorld;
 let one: HostId;
@@ -241,5 +243,57 @@ describe('a disk', () => {
     await wait(closing as Promise<void>);
     const after = new Promise((resolve) => session().disk?.read(0, 512, resolve));
     expect(await after).toMatchObject({ code: 'stopped' });
+  });
+
+  /** The copy on host 2 goes, and is made anew on host 3. */
+  async function replaceSecond(): Promise<void> {
+    const old = world.record.blueprint.mirrors[1]?.stripes[0] as Component;
+    const added = { ...old, id: componentId(`${old.id}.r9`), host: three };
+    const { id: component, sizeBytes } = added;
+    const request = { component, object: world.record.id, sizeBytes, mustCopyAll: true };
+    await wait(
+      world.running.get(three)?.peer.ask(three, 'component.create', request, 1000) as never,
+    );
+    await wait((session().disk as OpenDisk).replaceCopy(old.id, added));
+  }
+
+  async function loseSecond(): Promise<void> {
+    await wait(write(1, 20_480));
+    await wait(flush());
+    await world.clock.run(1000); // its bit is cleared
+    world.crash(two, true);
+    await wait(write(2));
+    expect(said('copyLost')).toBe(true);
+  }
+
+  it('makes a copy anew elsewhere, with what was written long before, too', async () => {
+    await loseSecond();
+    await replaceSecond();
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    expect(world.difference()).toBe(null);
+    world.crash(one, true);
+    expect(await wait(read(20_480))).toBe(1);
+    expect(await wait(read())).toBe(2);
+  });
+
+  it('makes a copy anew though the writer ends in between, and its record was late', async () => {
+    await loseSecond();
+    world.fates.push('applied', 'late');
+    await replaceSecond();
+    world.open(one);
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    expect(world.difference()).toBe(null);
+    world.endSession();
+    world.crash(one, true);
+    world.open(three);
+    await world.clock.run(3000);
+    expect(await wait(read(20_480))).toBe(1);
+  });
+
+  it('replaces no copy that counts', async () => {
+    const counting = world.record.blueprint.mirrors[1]?.stripes[0] as Component;
+    const added = { ...counting, id: componentId('x.m1.s0.r2'), host: three };
+    const disk = session().disk as OpenDisk;
+    await expect(wait(disk.replaceCopy(counting.id, added))).rejects.toThrow('is in use');
   });
 });

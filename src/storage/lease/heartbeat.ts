@@ -126,7 +126,11 @@ export function createHeartbeats(options: {
       peer.send(from, 'storage.heartbeatAck', ack);
     }
     options.onDigest(from, heartbeat.digest);
-    if (!unbroken) noticeChanges();
+    if (!unbroken) {
+      // It was out of reach, be it between two looks: who asked meanwhile was told so.
+      reachableBefore.delete(from);
+      noticeChanges();
+    }
   });
 
   peer.on('storage.heartbeatAck', (from, body) => {
