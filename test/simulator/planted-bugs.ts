@@ -85,7 +85,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     find: '...current,\n          lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1) },',
     replace:
       '...known(vm),\n          lock: { holder: self, epoch: asEpoch(known(vm).lock.epoch + 1) },',
-    seed: 92,
+    seed: 110,
   },
   {
     name: 'HA starts what is not protected any more',
@@ -122,7 +122,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     file: 'storage/register/acceptor.ts',
     find: 'this.#change(object, register, { ...register.state, promised: ballot });',
     replace: 'this.#change(object, register, { ...register.state });',
-    seed: 123,
+    seed: 20,
   },
   {
     name: 'acceptor forgets its promise when it restarts',
