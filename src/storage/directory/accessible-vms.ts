@@ -250,11 +250,19 @@ function copiesInSync({ blueprint, inSync }: DiskRecord): Component[][] {
 
 /** Most changes are of locks, fences and metadata, and every host hears of each. */
 function needsTheSame(a: ObjectRecord, b: ObjectRecord): boolean {
-  if (!sameJson(a.voters as never, b.voters as never)) return false;
-  if (!sameJson(a.nextVoters as never, b.nextVoters as never)) return false;
+  if (!onSameStores(a.voters, b.voters)) return false;
+  if (!onSameStores(a.nextVoters ?? [], b.nextVoters ?? [])) return false;
+  if ((a.nextVoters === undefined) !== (b.nextVoters === undefined)) return false;
   if (a.kind === 'namespace' && b.kind === 'namespace') {
     return sameJson(a.disks, b.disks) && sameJson(a.optional, b.optional);
   }
   if (a.kind !== 'disk' || b.kind !== 'disk') return a.kind === b.kind;
   return sameJson(a.inSync, b.inSync) && sameJson(a.blueprint as never, b.blueprint as never);
+}
+
+function onSameStores(a: readonly OnStore[], b: readonly OnStore[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every(({ host, store }, index) => host === b[index]?.host && store === b[index].store)
+  );
 }
