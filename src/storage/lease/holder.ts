@@ -51,6 +51,8 @@ interface Held {
   /** The first heartbeat that does not list the VM: older ones protect nothing. */
   firstSequence: number;
   seekingSinceMs: number;
+  /** Not before: it has just been sought in vain, and others shall have the time of a lease. */
+  seekAgainAtMs: number;
   everValid: boolean;
   deadlineMs: number;
 }
@@ -375,6 +377,7 @@ export function createLeaseHolder(options: {
         lapse: 0,
         standsStill: false,
         seekingSinceMs: clock.now(),
+        seekAgainAtMs: Number.NEGATIVE_INFINITY,
         everValid: false,
         deadlineMs: Number.NEGATIVE_INFINITY,
       };
@@ -419,18 +422,24 @@ export function createLeaseHolder(options: {
       lastSequence = sequence;
       const listed = [...disowned];
       for (const lease of held.values()) {
-        if (lease.state === 'lapsed' && answering(lease)) {
+        const now = clock.now();
+        if (lease.state === 'lapsed' && now >= lease.seekAgainAtMs && answering(lease)) {
           lease.state = 'seeking';
           lease.firstSequence = sequence;
-          lease.seekingSinceMs = clock.now();
+          lease.seekingSinceMs = now;
           unsettle(lease);
         } else if (
           lease.state === 'seeking' &&
-          lease.everValid &&
-          clock.now() - lease.seekingSinceMs > options.leaseDurationMs
+          now - lease.seekingSinceMs > options.leaseDurationMs
         ) {
-          lease.state = 'lapsed'; // it did not work out: let others have it meanwhile
-          clear(lease);
+          // It did not work out, maybe because a voter took a rival's record that is not committed: as long
+          // as the others hear that it is sought, they protect it from that record, and neither can be
+          // had. So it is listed for as long as it was sought.
+          lease.seekAgainAtMs = now + options.leaseDurationMs;
+          if (lease.standsStill) {
+            lease.state = 'lapsed';
+            clear(lease);
+          } else lapse(lease);
         }
         if (lease.state === 'lapsed' && lease.standsStill) listed.push(lease.vm);
       }
