@@ -5,6 +5,7 @@
 import type { HoldfastError } from '../model/errors.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { LocalDisk } from '../ports/disk.ts';
+import { syncFile, writeTo } from '../ports/disk-calls.ts';
 import type { Log } from '../ports/log.ts';
 
 const lookEveryMs = 5000;
@@ -54,12 +55,8 @@ export function watchFailedStore(options: {
 async function tryDevice(disk: LocalDisk): Promise<void> {
   const file = await disk.open(trialFile, { create: true });
   try {
-    await new Promise<void>((resolve, reject) => {
-      file.write(0, [new Uint8Array(4096)], (error) => {
-        if (error !== null) return reject(error);
-        file.sync((failed) => (failed === null ? resolve() : reject(failed)));
-      });
-    });
+    await writeTo(file, 0, new Uint8Array(4096));
+    await syncFile(file);
   } finally {
     await file.close();
     await disk.remove(trialFile);

@@ -8,7 +8,8 @@ import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { Log } from '../ports/log.ts';
 import type { OpenDisks, Storage, VmView } from '../storage/api.ts';
 
-const service = 'serve';
+/** Of the metadata that names who serves. */
+export const serveService = 'serve';
 const key = 'disk';
 
 export interface DiskServiceRequest {
@@ -108,7 +109,7 @@ export function createDiskServices(options: {
       // The lock guards; this only explains. So it must not wait for the disk to be opened.
       await storage.setMetadata(
         vm,
-        service,
+        serveService,
         key,
         { epoch, host: self, disk, socket },
         {
@@ -149,7 +150,7 @@ export function createDiskServices(options: {
     serve,
     servedBy(view) {
       if (view.lock.holder === null) return null;
-      const value = storage.getMetadata(service, key, [view.vm]).values.get(view.vm);
+      const value = storage.getMetadata(serveService, key, [view.vm]).values.get(view.vm);
       const known = value as { epoch: Epoch; disk: string; socket: string } | undefined;
       if (known === undefined || known.epoch !== view.lock.epoch) return null;
       return `its ${known.disk} is served by \`holdfast disk serve\` on ${view.lock.holder} at ${known.socket}`;

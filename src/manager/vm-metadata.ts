@@ -8,8 +8,9 @@ import { haService } from '../model/protection.ts';
 import { runnerService } from '../model/vm.ts';
 import type { MetadataChange, SetCondition, Storage, VmView } from '../storage/api.ts';
 import type { Manager, MetadataOutcome, MetadataReply, MetadataRequest } from './api.ts';
+import { serveService } from './disk-service.ts';
 
-const ownServices: readonly string[] = [haService, runnerService];
+const ownServices: readonly string[] = [haService, runnerService, serveService];
 
 export function createVmMetadata(
   storage: Storage,

@@ -30,8 +30,8 @@ export interface Records {
     prefer?: Prefer,
   ): Promise<NamespaceRecord>;
   changeDisk(object: ObjectId, decide: (current: DiskRecord) => DiskRecord): Promise<DiskRecord>;
-  /** Takes a step of a change of voters; `decide` throws why not. */
-  changeVoting(object: ObjectId, decide: (current: ObjectRecord) => Voting): Promise<void>;
+  /** Takes a step of a change of voters; `decide` throws why not, null: there is nothing to do. */
+  changeVoting(object: ObjectId, decide: (current: ObjectRecord) => Voting | null): Promise<void>;
   /** Deletes an object, of which perhaps not even the first record was written. */
   bury(object: ObjectId, vm: VmId, voting: Voting): Promise<void>;
 }
@@ -105,7 +105,9 @@ export function createRecords(options: {
     changeDisk: (object, decide) => change(object, isDisk, decide),
     async changeVoting(object, decide) {
       await change(object, isLive, (current) => {
-        const { nextVoters, ...voting } = decide(current);
+        const wanted = decide(current);
+        if (wanted === null) return current;
+        const { nextVoters, ...voting } = wanted;
         const next = { ...current, ...voting };
         if (nextVoters !== undefined) return { ...next, nextVoters };
         delete next.nextVoters;

@@ -121,7 +121,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       freeBytes:
         limit === null
           ? space.freeBytes
-          : Math.max(0, Math.min(space.freeBytes, limit - usage(id).placedBytes)),
+          : Math.max(0, Math.min(space.freeBytes, limit - usage.of(id).placedBytes)),
       ...(options.thresholds === undefined ? {} : { thresholds: options.thresholds }),
     };
   }
@@ -231,7 +231,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     reachable: isReachable,
     accessibleVms,
     members: options.members,
-    usage,
+    usage: usage.of,
     isResyncing: disks.isResyncing,
   });
   const componentStore = createComponentStore({
@@ -273,7 +273,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const absence = createAbsence({
     clock,
     timings,
-    directory,
+    usage,
     heartbeats,
     members: () => options.members().map(({ host }) => host),
   });

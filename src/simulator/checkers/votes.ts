@@ -8,6 +8,7 @@ import {
   groupsOf,
   majority,
   type ObjectRecord,
+  sameVoters,
   type Voter,
   type Voting,
   votersOf,
@@ -134,10 +135,5 @@ function nameOf(voter: Voter): string {
 
 /** The same group of voters is in both. */
 function isOneStep(from: Voting, to: Voting): boolean {
-  return groupsOf(from).some((a) => groupsOf(to).some((b) => isSame(a, b)));
-}
-
-function isSame(a: readonly Voter[], b: readonly Voter[]): boolean {
-  const names = new Set(a.map(nameOf));
-  return a.length === b.length && b.every((voter) => names.has(nameOf(voter)));
+  return groupsOf(from).some((a) => groupsOf(to).some((b) => sameVoters(a, b)));
 }

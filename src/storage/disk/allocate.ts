@@ -3,7 +3,8 @@
 // blocks are overwritten in place (ext4, XFS); a file system that writes anew each time (btrfs, ZFS, one
 // under snapshots) promises nothing of the kind.
 
-import type { DiskError, DiskFile, LocalDisk } from '../../ports/disk.ts';
+import type { LocalDisk } from '../../ports/disk.ts';
+import { syncFile, writeTo } from '../../ports/disk-calls.ts';
 
 const pieceBytes = 4 * 1024 * 1024;
 
@@ -15,21 +16,11 @@ export async function allocate(disk: LocalDisk, name: string): Promise<void> {
     const zeros = new Uint8Array(Math.min(pieceBytes, sizeBytes));
     for (let offset = 0; offset < sizeBytes; offset += pieceBytes) {
       const piece = zeros.subarray(0, Math.min(pieceBytes, sizeBytes - offset));
-      await settled((done) => file.write(offset, [piece], done));
+      await writeTo(file, offset, piece);
     }
-    await settled((done) => file.sync(done));
+    await syncFile(file);
   } finally {
-    await closed(file);
+    // What is durable is durable, whatever its closing says.
+    await file.close().catch(() => undefined);
   }
-}
-
-function settled(start: (done: (error: DiskError | null) => void) => void): Promise<void> {
-  return new Promise((resolve, reject) => {
-    start((error) => (error === null ? resolve() : reject(error)));
-  });
-}
-
-/** What is durable is durable, whatever its closing says. */
-async function closed(file: DiskFile): Promise<void> {
-  await file.close().catch(() => undefined);
 }

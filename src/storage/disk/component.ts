@@ -5,7 +5,8 @@
 import { asHoldfastError, HoldfastError } from '../../model/errors.ts';
 import { limits } from '../../model/limits.ts';
 import { compareFences, type Fence } from '../../model/record.ts';
-import { DiskError, type DiskFile, type LocalDisk } from '../../ports/disk.ts';
+import { DiskError, type LocalDisk } from '../../ports/disk.ts';
+import { readFrom, syncFile, writeTo } from '../../ports/disk-calls.ts';
 import { BlockChecksums } from './block-checksums.ts';
 import type { ZeroOptions } from './block-device.ts';
 import { type ComponentMeta, decodeSlots, encodeSlot, slotBytes } from './component-meta.ts';
@@ -71,14 +72,14 @@ export async function createComponentFiles(
 ): Promise<void> {
   const data = await disk.open(dataOf(meta.component), { create: true });
   await data.resize(BlockChecksums.fileBytes(meta.sizeBytes));
-  await synced(data);
+  await syncFile(data);
   await data.close();
   // The head comes last: a component exists when its head does.
   const head = await disk.open(headOf(meta.component), { create: true });
   await head.resize(bitmapOffset + bitmapBytes(meta.sizeBytes));
-  if (mustCopyAll) await written(head, bitmapOffset, allRegions(meta.sizeBytes));
-  await written(head, 0, encodeSlot({ ...meta, incarnation: disk.incarnation }, 1));
-  await synced(head);
+  if (mustCopyAll) await writeTo(head, bitmapOffset, allRegions(meta.sizeBytes));
+  await writeTo(head, 0, encodeSlot({ ...meta, incarnation: disk.incarnation }, 1));
+  await syncFile(head);
   await head.close();
 }
 
@@ -95,15 +96,15 @@ export async function openComponent(
 ): Promise<Component> {
   const head = await disk.open(headOf(component), { create: false });
   const slots = new Uint8Array(2 * slotBytes);
-  await readInto(head, 0, slots);
+  await readFrom(head, 0, slots);
   let { meta, sequence } = decodeSlots(slots, component);
   // A daemon that died may have left it written and not synced: the other slot is not to be written
   // before this one is durable.
-  await written(head, (sequence % 2) * slotBytes, encodeSlot(meta, sequence));
-  await synced(head);
+  await writeTo(head, (sequence % 2) * slotBytes, encodeSlot(meta, sequence));
+  await syncFile(head);
   const data = await disk.open(dataOf(component), { create: false });
   const bits = new Uint8Array(bitmapBytes(meta.sizeBytes));
-  await readInto(head, bitmapOffset, bits);
+  await readFrom(head, bitmapOffset, bits);
   const intent: WriteIntent = createWriteIntent(head, bitmapOffset, bits);
   if (data.sizeBytes < BlockChecksums.fileBytes(meta.sizeBytes)) {
     // Made before there were checksums: what it holds is taken as it is, region by region.
@@ -112,7 +113,7 @@ export async function openComponent(
       intent.set(0, last, (error) => (error === null ? resolve() : reject(error)));
     });
     await data.resize(BlockChecksums.fileBytes(meta.sizeBytes));
-    await synced(data);
+    await syncFile(data);
   }
   const sums = new BlockChecksums(data, meta.sizeBytes, disk.crc32);
   sums.unsettle(intent.regions());
@@ -130,8 +131,8 @@ export async function openComponent(
   function changeHead(change: Partial<ComponentMeta>): Promise<void> {
     const result = heads.then(async () => {
       const next = { ...meta, ...change };
-      await written(head, ((sequence + 1) % 2) * slotBytes, encodeSlot(next, sequence + 1));
-      await synced(head);
+      await writeTo(head, ((sequence + 1) % 2) * slotBytes, encodeSlot(next, sequence + 1));
+      await syncFile(head);
       sequence += 1;
       meta = next;
     });
@@ -449,22 +450,4 @@ export function fromDisk(error: unknown, what: string): HoldfastError {
   if (!(error instanceof DiskError)) return asHoldfastError(error);
   const code = error.kind === 'full' ? 'disk-full' : 'disk-error';
   return new HoldfastError(code, `${what}: ${error.message}`, { cause: error });
-}
-
-function written(file: DiskFile, offset: number, bytes: Uint8Array): Promise<void> {
-  return new Promise((resolve, reject) => {
-    file.write(offset, [bytes], (error) => (error === null ? resolve() : reject(error)));
-  });
-}
-
-function synced(file: DiskFile): Promise<void> {
-  return new Promise((resolve, reject) => {
-    file.sync((error) => (error === null ? resolve() : reject(error)));
-  });
-}
-
-function readInto(file: DiskFile, offset: number, target: Uint8Array): Promise<void> {
-  return new Promise((resolve, reject) => {
-    file.read(offset, target, (error) => (error === null ? resolve() : reject(error)));
-  });
 }

@@ -3,25 +3,20 @@
 // brings absent copies back. The set changes only through the object's register, under the fence:
 // before a write is acknowledged without a copy, the record says that the copy does not count.
 
-import { HoldfastError } from '../../model/errors.ts';
+import { HoldfastError, isError } from '../../model/errors.ts';
 import type { ComponentId, Epoch, HostId, ObjectId } from '../../model/ids.ts';
 import type { Timings } from '../../model/limits.ts';
-import {
-  type Blueprint,
-  type Component,
-  compareFences,
-  components,
-  type DiskRecord,
-  type Fence,
-} from '../../model/record.ts';
+import type { Component, DiskRecord, Fence } from '../../model/record.ts';
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { BlockDevice, ZeroOptions } from './block-device.ts';
 import { Copy, type CopyState, type LossDecision, type Trouble } from './copy.ts';
-import { segments, stripeRanges } from './layout.ts';
 import { type Gate, Mirror } from './mirror.ts';
+import { joined, opened, replaced, without } from './record-steps.ts';
+import { StripedIo } from './striped-io.ts';
+import { takeCopies } from './take-copies.ts';
 
 /** Changes the disk's record; rejects if the change is refused or its outcome is not known. */
 export type ChangeDisk = (
@@ -84,12 +79,10 @@ class Disk implements OpenDisk {
   readonly object: ObjectId;
   private readonly options: DiskOptions;
   private fence: Fence = { epoch: 0 as Epoch, open: 0 };
-  private stripeBytes = 1;
   private mirrors: Mirror[] = [];
+  private io = new StripedIo([], 1);
   private changing = false;
   private closed = false;
-  private inFlight = 0;
-  private whenIdle: (() => void)[] = [];
   private timer: Timer | null = null;
   /** When it is next looked after its copies, if there is need; null while it is being opened. */
   private nextKeepMs: number | null = null;
@@ -107,18 +100,14 @@ class Disk implements OpenDisk {
 
   async open(): Promise<void> {
     const { epoch, object, probe } = this.options;
-    const record = await this.options.change(object, (current) => {
-      if (current.fence.epoch > epoch) throw fencedError(current);
-      const open = current.fence.epoch === epoch ? current.fence.open + 1 : 1;
-      return { ...current, fence: { epoch, open } };
-    });
+    const record = await this.options.change(object, (current) => opened(current, epoch));
     this.fence = record.fence;
     probe.reached({ at: 'disk.fenced', object, epoch, open: record.fence.open });
     this.sizeBytes = record.sizeBytes;
     this.canUnmap = record.policy.thick !== true;
-    this.stripeBytes = record.blueprint.stripeBytes;
     this.mirrors = this.makeMirrors(record);
-    const taken = await Promise.all(this.mirrors.map((mirror) => this.takeAll(mirror)));
+    this.io = new StripedIo(this.mirrors, record.blueprint.stripeBytes);
+    const taken = await Promise.all(this.mirrors.map((mirror) => takeCopies(mirror, this.options)));
     await this.dropFromRecord(taken.flatMap(({ unusable }) => unusable));
     if (taken.some(({ writesLost }) => writesLost) && this.options.guestRuns) {
       this.options.onWritesLost();
@@ -138,31 +127,7 @@ class Disk implements OpenDisk {
     done: (error: HoldfastError | null, bytes: Uint8Array) => void,
   ): void {
     if (this.closed) return done(stopped(), new Uint8Array(0));
-    const pieces = segments(this.mirrors.length, this.stripeBytes, offset, length);
-    const first = pieces[0];
-    const ended = this.began();
-    if (pieces.length === 1 && first !== undefined) {
-      this.mirror(first.stripe).read(first.offset, length, (error, bytes) => {
-        ended();
-        done(error, bytes);
-      });
-      return;
-    }
-    const whole = new Uint8Array(length);
-    let failure: HoldfastError | null = null;
-    each(
-      pieces,
-      (piece, landed) =>
-        this.mirror(piece.stripe).read(piece.offset, piece.length, (error, bytes) => {
-          failure ??= error;
-          whole.set(bytes, piece.at);
-          landed();
-        }),
-      () => {
-        ended();
-        done(failure, whole);
-      },
-    );
+    this.io.read(offset, length, done);
   }
 
   write(
@@ -172,59 +137,22 @@ class Disk implements OpenDisk {
     done: (error: HoldfastError | null) => void,
   ): void {
     if (this.closed) return done(stopped());
-    const ended = this.began();
-    each(
-      segments(this.mirrors.length, this.stripeBytes, offset, bytes.length),
-      (piece, landed) =>
-        this.mirror(piece.stripe).write(
-          piece.offset,
-          bytes.subarray(piece.at, piece.at + piece.length),
-          fua,
-          landed,
-        ),
-      () => {
-        ended();
-        done(null);
-      },
-    );
+    this.io.write(offset, bytes, fua, () => done(null));
   }
 
   zero(
     offset: number,
     length: number,
-    options: ZeroOptions,
+    { unmap, fua }: ZeroOptions,
     done: (error: HoldfastError | null) => void,
   ): void {
     if (this.closed) return done(stopped());
-    const ended = this.began();
-    const unmap = options.unmap && this.canUnmap;
-    each(
-      stripeRanges(this.mirrors.length, this.stripeBytes, offset, length),
-      (range, landed) =>
-        this.mirror(range.stripe).zero(
-          range.offset,
-          range.length,
-          { unmap, fua: options.fua },
-          landed,
-        ),
-      () => {
-        ended();
-        done(null);
-      },
-    );
+    this.io.zero(offset, length, { unmap: unmap && this.canUnmap, fua }, () => done(null));
   }
 
   flush(done: (error: HoldfastError | null) => void): void {
     if (this.closed) return done(stopped());
-    const ended = this.began();
-    each(
-      this.mirrors,
-      (mirror, landed) => mirror.flush(landed),
-      () => {
-        ended();
-        done(null);
-      },
-    );
+    this.io.flush(() => done(null));
   }
 
   verify(component: ComponentId, offset: number): void {
@@ -266,23 +194,24 @@ class Disk implements OpenDisk {
     const { clock, timings } = this.options;
     const pause = () =>
       new Promise<void>((resolve) => clock.after(timings.heartbeatIntervalMs / 2, resolve));
+    const inUse = new HoldfastError('conflict', `${this.options.name}: ${old} is in use`);
+    let mayBeNamed = false;
     for (;;) {
       while (this.changing && !this.closed) await pause();
       if (this.closed) throw stopped();
       this.changing = true;
       try {
         await this.options.change(this.object, (current) => {
-          this.assertFence(current);
-          const named = components(current.blueprint).map(({ id }) => id);
-          if (named.includes(added.id)) return current;
-          if (!named.includes(old) || current.inSync.includes(old)) {
-            throw new HoldfastError('conflict', `${this.options.name}: ${old} is in use`);
-          }
-          return { ...current, blueprint: withComponent(current.blueprint, old, added) };
+          const next = replaced(current, this.fence, old, added);
+          if (next === null) throw inUse;
+          return next;
         });
         return;
       } catch (error) {
-        if (!(error instanceof HoldfastError) || error.code !== 'outcome-unknown') throw error;
+        // After one try of unknown outcome only the record itself says that it did not happen.
+        mayBeNamed ||= isError(error, 'outcome-unknown');
+        const isOver = isError(error, 'fenced') || isError(error, 'unknown-vm');
+        if (error === inUse || isOver || !mayBeNamed) throw error;
       } finally {
         this.changing = false;
         this.removeFailing();
@@ -295,10 +224,10 @@ class Disk implements OpenDisk {
     if (this.closed) return;
     this.closed = true;
     this.timer?.cancel();
-    if (this.inFlight > 0 && this.options.gate.isOpen()) {
+    if (this.options.gate.isOpen()) {
       await new Promise<void>((resolve) => {
         const limit = this.options.clock.after(this.options.timings.componentTimeoutMs, resolve);
-        this.whenIdle.push(() => {
+        this.io.idle(() => {
           limit.cancel();
           resolve();
         });
@@ -321,17 +250,6 @@ class Disk implements OpenDisk {
     const mirror = this.mirrors[stripe];
     if (mirror === undefined) throw new Error(`disk ${this.object} has no stripe ${stripe}`);
     return mirror;
-  }
-
-  private began(): () => void {
-    this.inFlight += 1;
-    return () => {
-      this.inFlight -= 1;
-      if (this.inFlight > 0) return;
-      const waiting = this.whenIdle;
-      this.whenIdle = [];
-      for (const resume of waiting) resume();
-    };
   }
 
   private makeMirrors(record: DiskRecord): Mirror[] {
@@ -395,51 +313,12 @@ class Disk implements OpenDisk {
     );
   }
 
-  /** Takes all in-sync components of a stripe; whose answer does not come in time is unusable. */
-  private async takeAll(mirror: Mirror): Promise<{ unusable: Copy[]; writesLost: boolean }> {
-    const counting = mirror.copies.filter((copy) => copy.state === 'inSync');
-    const results = await Promise.all(counting.map((copy) => this.takeOne(copy)));
-    const taken = results.filter((result) => result.error === null);
-    const fenced = results.find((result) => result.error?.code === 'fenced');
-    if (fenced?.error) throw fenced.error;
-    if (taken.length === 0) {
-      const hosts = counting.map((copy) => copy.component.host).join(', ');
-      throw new HoldfastError(
-        'inaccessible',
-        `${this.options.name}: no in-sync copy answers; they are on ${hosts} (${results[0]?.error?.message ?? 'none'})`,
-      );
-    }
-    for (const { regions } of taken) mirror.markDirty(regions);
-    const kept = taken.filter((result) => !result.mayHaveLost);
-    // Without a copy that kept everything the last flush still holds on each of them; which one
-    // serves is open, and a running guest has seen more than that.
-    const usable = kept.length > 0 ? kept : taken;
-    const unusable = counting.filter((copy) => !usable.some((result) => result.copy === copy));
-    return { unusable, writesLost: kept.length === 0 };
-  }
-
-  private takeOne(copy: Copy): Promise<Taken> {
-    const { clock, timings } = this.options;
-    const until = clock.now() + timings.componentTimeoutMs;
-    return new Promise((resolve) => {
-      const attempt = () => {
-        copy.take((error, mayHaveLost, regions) => {
-          const mayAnswer =
-            error?.code === 'unreachable' && this.options.isReachable(copy.component.host);
-          if (mayAnswer && clock.now() < until) clock.after(100, attempt);
-          else resolve({ copy, error, mayHaveLost, regions });
-        });
-      };
-      attempt();
-    });
-  }
-
   /** At open: copies that did not answer, or lost writes, leave the record before the first I/O. */
   private async dropFromRecord(unusable: readonly Copy[]): Promise<void> {
     if (unusable.length === 0) return;
     for (const copy of unusable) copy.state = 'failing';
     const record = await this.options.change(this.object, (current) =>
-      this.without(current, unusable),
+      without(current, this.fence, idsOf(unusable)),
     );
     this.tellInSync(record, unusable, []);
     for (const copy of unusable) this.dropped(copy);
@@ -551,7 +430,7 @@ class Disk implements OpenDisk {
       if (this.closed || this.changing || failing.length === 0) return;
       this.changing = true;
       this.options
-        .change(this.object, (current) => this.without(current, failing))
+        .change(this.object, (current) => without(current, this.fence, idsOf(failing)))
         .then(
           (record) => {
             this.changing = false;
@@ -568,7 +447,7 @@ class Disk implements OpenDisk {
   private changeFailed(error: unknown, again: () => void): void {
     this.changing = false;
     if (this.closed) return;
-    if (error instanceof HoldfastError && error.code === 'fenced') {
+    if (isError(error, 'fenced')) {
       this.abandon();
       this.options.onFenced();
       return;
@@ -581,13 +460,12 @@ class Disk implements OpenDisk {
 
   /** To the probe only: the record is committed, and nothing has been made of it. */
   private tellInSync(record: DiskRecord, removed: readonly Copy[], added: readonly Copy[]): void {
-    const ids = (copies: readonly Copy[]) => copies.map((copy) => copy.component.id);
     this.options.probe.reached({
       at: 'disk.inSyncChanged',
       object: this.object,
       inSync: record.inSync,
-      removed: ids(removed),
-      added: ids(added),
+      removed: [...idsOf(removed)],
+      added: [...idsOf(added)],
     });
   }
 
@@ -597,16 +475,6 @@ class Disk implements OpenDisk {
       'copyLost',
       `The copy of ${this.options.name} on ${copy.component.host} does not count any more`,
     );
-  }
-
-  private without(current: DiskRecord, copies: readonly Copy[]): DiskRecord {
-    this.assertFence(current);
-    const gone = new Set(copies.map((copy) => copy.component.id));
-    return { ...current, inSync: current.inSync.filter((id) => !gone.has(id)) };
-  }
-
-  private assertFence(current: DiskRecord): void {
-    if (compareFences(current.fence, this.fence) !== 0) throw fencedError(current);
   }
 
   /**
@@ -679,10 +547,7 @@ class Disk implements OpenDisk {
     this.changing = true;
     this.options.probe.reached({ at: 'resync.joining', object: this.object, component: id });
     this.options
-      .change(this.object, (current) => {
-        this.assertFence(current);
-        return { ...current, inSync: [...current.inSync.filter((one) => one !== id), id] };
-      })
+      .change(this.object, (current) => joined(current, this.fence, id))
       .then(
         (record) => {
           this.changing = false;
@@ -708,44 +573,12 @@ class Disk implements OpenDisk {
   }
 }
 
-interface Taken {
-  readonly copy: Copy;
-  readonly error: HoldfastError | null;
-  readonly mayHaveLost: boolean;
-  readonly regions: number[];
-}
-
-function each<T>(
-  items: readonly T[],
-  start: (item: T, landed: () => void) => void,
-  done: () => void,
-): void {
-  let missing = items.length;
-  if (missing === 0) return done();
-  for (const item of items) {
-    start(item, () => {
-      missing -= 1;
-      if (missing === 0) done();
-    });
-  }
-}
-
-function fencedError(current: DiskRecord): HoldfastError {
-  return new HoldfastError(
-    'fenced',
-    `Disk object ${current.id} has been opened with fence ${current.fence.epoch}.${current.fence.open}`,
-  );
-}
-
 function stopped(): HoldfastError {
   return new HoldfastError('stopped', 'The disk is closed');
 }
 
-function withComponent(blueprint: Blueprint, old: ComponentId, added: Component): Blueprint {
-  const mirrors = blueprint.mirrors.map(({ stripes }) => ({
-    stripes: stripes.map((component) => (component.id === old ? added : component)),
-  }));
-  return { ...blueprint, mirrors };
+function idsOf(copies: readonly Copy[]): ReadonlySet<ComponentId> {
+  return new Set(copies.map((copy) => copy.component.id));
 }
 
 function isAbsent(copy: Copy): boolean {

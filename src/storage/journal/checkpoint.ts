@@ -3,8 +3,8 @@
 // and the switch are appends held back.
 
 import type { DiskFile, LocalDisk } from '../../ports/disk.ts';
+import { syncFile, writeTo } from '../../ports/disk-calls.ts';
 import { encodeBatch } from './batch.ts';
-import { syncFile, writeTo } from './disk-errors.ts';
 
 const smallTail = 64;
 const maxRounds = 8;

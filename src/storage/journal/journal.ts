@@ -9,9 +9,10 @@
 import { HoldfastError } from '../../model/errors.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { DiskError, DiskFile } from '../../ports/disk.ts';
+import { syncFile } from '../../ports/disk-calls.ts';
 import { encodeBatch } from './batch.ts';
 import { writeCheckpoint } from './checkpoint.ts';
-import { damaged, fromDisk, syncFile } from './disk-errors.ts';
+import { damaged, fromDisk } from './disk-errors.ts';
 import { recover } from './recovery.ts';
 import { openSuperblock, type StoreLocation, type Superblock } from './superblock.ts';
 

@@ -3,6 +3,7 @@
 // flight, so any whole header of this generation with a higher number proves damage.
 
 import type { DiskFile } from '../../ports/disk.ts';
+import { readFrom, syncFile, writeTo } from '../../ports/disk-calls.ts';
 import type { Log } from '../../ports/log.ts';
 import {
   type BatchHeader,
@@ -12,7 +13,7 @@ import {
   decodeHeader,
   headerBytes,
 } from './batch.ts';
-import { damaged, fromDisk, readFrom, syncFile, writeTo } from './disk-errors.ts';
+import { damaged, fromDisk } from './disk-errors.ts';
 
 export interface Recovered {
   /** In the order in which they were appended. */

@@ -14,9 +14,10 @@ import {
   storeId,
 } from '../../model/ids.ts';
 import type { LocalDisk } from '../../ports/disk.ts';
+import { readFrom, syncFile, writeTo } from '../../ports/disk-calls.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Random } from '../../ports/random.ts';
-import { damaged, fromDisk, readFrom, syncFile, writeTo } from './disk-errors.ts';
+import { damaged, fromDisk } from './disk-errors.ts';
 
 export interface SuperblockState {
   readonly format: 1;

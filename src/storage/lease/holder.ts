@@ -421,8 +421,8 @@ export function createLeaseHolder(options: {
     lapsedIn(sequence) {
       lastSequence = sequence;
       const listed = [...disowned];
+      const now = clock.now();
       for (const lease of held.values()) {
-        const now = clock.now();
         if (lease.state === 'lapsed' && now >= lease.seekAgainAtMs && answering(lease)) {
           lease.state = 'seeking';
           lease.firstSequence = sequence;

@@ -65,6 +65,28 @@ export function placeObject(
   return placedOn(data, inTurn(needed - copies, others, data, [rank, voteCount, lessFree]));
 }
 
+/**
+ * One more host for an object that has parts on the `taken` ones: for a copy of so many bytes, or (null)
+ * only to vote. Throws `no-capacity`.
+ */
+export function placeAnother(
+  hosts: readonly PlacementHost[],
+  taken: ReadonlySet<HostId>,
+  copyBytes: number | null,
+): PlacementHost {
+  const others = hosts.filter(({ host }) => !taken.has(host));
+  const able = others.filter(
+    (host) => copyBytes === null || (host.kind === 'full' && hasRoom(host, copyBytes)),
+  );
+  const measures =
+    copyBytes === null ? [voteCount, lessFree] : [promised(copyBytes), componentCount, lessFree];
+  const present = hosts.filter(({ host }) => taken.has(host));
+  const [best] = inTurn(1, able, present, measures);
+  if (best !== undefined) return best;
+  if (copyBytes !== null) throw noRoom(1, copyBytes, others, 0);
+  throw new HoldfastError('no-capacity', 'no other host can be reached that could vote');
+}
+
 /** The less the better. */
 type Measure = (host: PlacementHost) => number;
 

@@ -1,7 +1,7 @@
 // What the stores of the cluster have been given to hold, by the directory: kept up to date record by
 // record, because it is asked for with every object that is placed and with every heartbeat.
 
-import type { StoreId } from '../../model/ids.ts';
+import type { HostId, StoreId } from '../../model/ids.ts';
 import { components, type ObjectRecord, votersOf } from '../../model/record.ts';
 import type { Directory } from '../directory/directory.ts';
 
@@ -13,25 +13,39 @@ export interface StoreUsage {
   readonly votes: number;
 }
 
+export interface Usage {
+  of(store: StoreId | null): StoreUsage;
+  /** The stores that have anything, each with its host. */
+  places(): Iterable<readonly [StoreId, HostId]>;
+}
+
 const nothing: StoreUsage = { placedBytes: 0, components: 0, votes: 0 };
 
-export function trackUsage(directory: Directory): (store: StoreId | null) => StoreUsage {
+export function trackUsage(directory: Directory): Usage {
   const stores = new Map<StoreId, StoreUsage>();
+  const hosts = new Map<StoreId, HostId>();
 
   function count(record: ObjectRecord, sign: 1 | -1): void {
     if (record.kind === 'tombstone') return;
-    const add = (store: StoreId, what: Partial<StoreUsage>) => {
+    const add = (store: StoreId, host: HostId, what: Partial<StoreUsage>) => {
       const known = stores.get(store) ?? nothing;
-      stores.set(store, {
+      const usage: StoreUsage = {
         placedBytes: known.placedBytes + sign * (what.placedBytes ?? 0),
         components: known.components + sign * (what.components ?? 0),
         votes: known.votes + sign * (what.votes ?? 0),
-      });
+      };
+      if (usage.components > 0 || usage.votes > 0) {
+        stores.set(store, usage);
+        hosts.set(store, host);
+      } else {
+        stores.delete(store);
+        hosts.delete(store);
+      }
     };
-    for (const voter of votersOf(record)) add(voter.store, { votes: 1 });
+    for (const { store, host } of votersOf(record)) add(store, host, { votes: 1 });
     if (record.kind !== 'disk') return;
-    for (const { store, sizeBytes } of components(record.blueprint)) {
-      add(store, { placedBytes: sizeBytes, components: 1 });
+    for (const { store, host, sizeBytes } of components(record.blueprint)) {
+      add(store, host, { placedBytes: sizeBytes, components: 1 });
     }
   }
 
@@ -42,7 +56,10 @@ export function trackUsage(directory: Directory): (store: StoreId | null) => Sto
     if (previous !== null) count(previous, -1);
     count(record, 1);
   });
-  return (store) => (store === null ? nothing : (stores.get(store) ?? nothing));
+  return {
+    of: (store) => (store === null ? nothing : (stores.get(store) ?? nothing)),
+    places: () => hosts,
+  };
 }
 
 function placedAlike(a: ObjectRecord, b: ObjectRecord): boolean {

@@ -3,10 +3,9 @@
 
 import type { HostId, StoreId } from '../../model/ids.ts';
 import type { Timings } from '../../model/limits.ts';
-import { components, type ObjectRecord } from '../../model/record.ts';
 import type { Clock } from '../../ports/clock.ts';
-import type { Directory } from '../directory/directory.ts';
 import type { Heartbeats } from '../lease/heartbeat.ts';
+import type { Usage } from '../placement/usage.ts';
 
 export interface Absence {
   /** The host does not come back with this store, as far as can be told. */
@@ -18,27 +17,15 @@ export interface Absence {
 export function createAbsence(options: {
   readonly clock: Clock;
   readonly timings: Timings;
-  readonly directory: Directory;
+  readonly usage: Usage;
   readonly heartbeats: Pick<Heartbeats, 'heard' | 'isReachable'>;
   readonly members: () => readonly HostId[];
 }): Absence {
-  const { clock, timings, directory, heartbeats } = options;
+  const { clock, timings, heartbeats } = options;
   /** This host has heard of nobody before that. */
   const startedAtMs = clock.now();
   /** Since when the store that a host has does not work. */
   const failedSince = new Map<HostId, number>();
-  /** Stores that some record has named. */
-  const named = new Map<HostId, Set<StoreId>>();
-
-  function notice(record: ObjectRecord): void {
-    const places = record.kind === 'disk' ? components(record.blueprint) : [];
-    for (const { host, store } of [...record.voters, ...places]) {
-      const stores = named.get(host) ?? new Set();
-      named.set(host, stores.add(store));
-    }
-  }
-  for (const { record } of directory.entries()) notice(record);
-  directory.onChange(notice);
 
   function isGone(host: HostId, store: StoreId): boolean {
     if (!options.members().includes(host)) return true;
@@ -59,7 +46,6 @@ export function createAbsence(options: {
 
   return {
     isGone,
-    isAnyoneGone: () =>
-      [...named].some(([host, stores]) => [...stores].some((store) => isGone(host, store))),
+    isAnyoneGone: () => [...options.usage.places()].some(([store, host]) => isGone(host, store)),
   };
 }

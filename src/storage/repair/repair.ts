@@ -5,7 +5,6 @@
 //
 // To be wrong about who is responsible or gone does no harm: each step is a change of the object's record.
 
-import { HoldfastError } from '../../model/errors.ts';
 import type { EventType } from '../../model/events.ts';
 import type { ComponentId, HostId, ObjectId, VmId } from '../../model/ids.ts';
 import type { Timings } from '../../model/limits.ts';
@@ -22,7 +21,7 @@ import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Directory } from '../directory/directory.ts';
 import type { LeaseHolder } from '../lease/holder.ts';
-import type { PlacementHost } from '../placement/placement.ts';
+import { type PlacementHost, placeAnother } from '../placement/placement.ts';
 import type { Absence } from './absence.ts';
 import { type VoterChange, withReplaced } from './voter-change.ts';
 
@@ -131,7 +130,7 @@ export function createRepair(options: {
     const moved = record.blueprint.mirrors[index]?.stripes.find(
       ({ host, store }) => !absence.isGone(host, store),
     );
-    const place = moved ?? pick(record, lost.sizeBytes, true);
+    const place = moved ?? pick(record, lost.sizeBytes);
     const added: Component = {
       id: nextComponentId(record, lost),
       host: place.host,
@@ -162,7 +161,7 @@ export function createRepair(options: {
       record.kind === 'disk' &&
       components(record.blueprint).some(({ host, store }) => absence.isGone(host, store));
     if (copy === undefined && holdsData && vm.lock.holder !== null) return; // its copy goes first
-    const { host, store } = copy ?? pick(record, 0, false);
+    const { host, store } = copy ?? pick(record, null);
     await voterChange.begin(record, withReplaced(record.voters, leaving, { host, store }));
     options.emit(
       'storage.voterReplaced',
@@ -175,27 +174,11 @@ export function createRepair(options: {
     return record.voters.some((voter) => voter.host === host);
   }
 
-  /** A host that has nothing of the object yet; throws `no-capacity`. */
-  function pick(
-    record: NamespaceRecord | DiskRecord,
-    sizeBytes: number,
-    isData: boolean,
-  ): PlacementHost {
-    const used = new Set(record.voters.map(({ host }) => host));
-    if (record.kind === 'disk') for (const { host } of components(record.blueprint)) used.add(host);
-    const able = options
-      .placementHosts()
-      .filter(({ host, kind }) => !used.has(host) && (!isData || kind === 'full'))
-      .filter(({ freeBytes }) => freeBytes >= sizeBytes)
-      .sort((a, b) =>
-        isData ? b.freeBytes - a.freeBytes : (a.votes ?? 0) - (b.votes ?? 0) || compare(a, b),
-      );
-    const [best] = able;
-    if (best === undefined) {
-      const what = isData ? `a copy of ${sizeBytes} bytes` : 'a vote';
-      throw new HoldfastError('no-capacity', `no other host can be reached that takes ${what}`);
-    }
-    return best;
+  /** A host that has nothing of the object yet; see `placeAnother`. */
+  function pick(record: NamespaceRecord | DiskRecord, copyBytes: number | null): PlacementHost {
+    const places = record.kind === 'disk' ? components(record.blueprint) : [];
+    const taken = new Set([...record.voters, ...places].map(({ host }) => host));
+    return placeAnother(options.placementHosts(), taken, copyBytes);
   }
 
   function tell(record: ObjectRecord, vm: NamespaceRecord, error: unknown): void {
@@ -222,6 +205,3 @@ function nextComponentId(record: DiskRecord, lost: Component): ComponentId {
   // The revision keeps apart what two hosts may both try to put there.
   return `${place}.r${Math.max(Number(count) + 1, record.revision + 1)}` as ComponentId;
 }
-
-const compare = (a: { readonly host: string }, b: { readonly host: string }) =>
-  a.host < b.host ? -1 : 1;

@@ -2,7 +2,7 @@
 // under the rules that keep the lease of its VM's holder true. Each step is one change of the record;
 // who is interrupted in between, or somebody else, goes on with what the record says.
 
-import { HoldfastError, isError } from '../../model/errors.ts';
+import { HoldfastError } from '../../model/errors.ts';
 import type { HostId } from '../../model/ids.ts';
 import type { ObjectRecord, Voter } from '../../model/record.ts';
 import { votingOf } from '../../model/record.ts';
@@ -48,16 +48,11 @@ export function createVoterChange(options: {
       const isHeld = record.kind === 'namespace' && holder.isHeld(record.vm);
       // The new voters have to protect what the guest was promised before they decide alone.
       if (isHeld && !holder.isSettled(record.vm, votingOf(record))) return false;
-      try {
-        await records.changeVoting(record.id, (current) => {
-          assertMine(current);
-          const { nextVoters } = current;
-          if (nextVoters === undefined) throw new HoldfastError('conflict', 'it has been done');
-          return { voters: nextVoters };
-        });
-      } catch (error) {
-        if (!isError(error, 'conflict')) throw error;
-      }
+      await records.changeVoting(record.id, (current) => {
+        assertMine(current);
+        const { nextVoters } = current;
+        return nextVoters === undefined ? null : { voters: nextVoters };
+      });
       probe.reached({ at: 'voters.changed', object: record.id });
       return true;
     },
