@@ -1,6 +1,7 @@
 // The directory: the newest committed record of every object that this host has seen, in memory. It
 // may lag behind the registers, so it informs and never authorises. Two hosts whose digests are
-// equal hold the same records.
+// equal hold the same records. The objects are dealt into buckets with a digest each, so that two
+// hosts find what differs without naming everything.
 
 import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
 import type { ObjectId, VmId } from '../../model/ids.ts';
@@ -23,10 +24,14 @@ export interface Directory {
   disk(object: ObjectId): DiskRecord | null;
   isDeleted(object: ObjectId): boolean;
   digest(): string;
-  /** Object and ballot of every entry. */
-  summary(): [ObjectId, Ballot][];
+  /** Of each bucket; an object is in the same bucket on every host. */
+  bucketDigests(): Uint32Array;
+  bucket(index: number): DirectoryEntry[];
   onChange(listener: (record: ObjectRecord, previous: ObjectRecord | null) => void): void;
 }
+
+/** For 100,000 objects about a hundred in each, and the digests of all are 4 KiB. */
+export const bucketCount = 1024;
 
 export function createDirectory(): Directory {
   const entries = new Map<ObjectId, DirectoryEntry>();
@@ -34,9 +39,17 @@ export function createDirectory(): Directory {
   /** By name, which a VM never changes. */
   const vmsNamed = new Map<string, Set<VmId>>();
   const listeners: ((record: ObjectRecord, previous: ObjectRecord | null) => void)[] = [];
+  const digests = new Uint32Array(bucketCount);
+  const buckets: ObjectId[][] = Array.from({ length: bucketCount }, () => []);
   let digest = 0;
 
-  const fold = (entry: DirectoryEntry) => mix(`${entry.record.id} ${formatBallot(entry.ballot)}`);
+  const bucketOf = (object: ObjectId) => (mix(object) >>> 0) % bucketCount;
+
+  function fold({ record, ballot }: DirectoryEntry, bucket: number): void {
+    const value = mix(`${record.id} ${formatBallot(ballot)}`);
+    digest ^= value;
+    digests[bucket] = (digests[bucket] as number) ^ value;
+  }
 
   function namespace(vm: VmId): NamespaceRecord | null {
     const object = namespaceOf.get(vm);
@@ -65,8 +78,10 @@ export function createDirectory(): Directory {
       const { record } = entry;
       const known = entries.get(record.id);
       if (known !== undefined && compareBallots(entry.ballot, known.ballot) <= 0) return false;
-      if (known !== undefined) digest ^= fold(known);
-      digest ^= fold(entry);
+      const bucket = bucketOf(record.id);
+      if (known === undefined) buckets[bucket]?.push(record.id);
+      else fold(known, bucket);
+      fold(entry, bucket);
       entries.set(record.id, entry);
       index(record, known?.record ?? null);
       for (const listener of listeners) listener(record, known?.record ?? null);
@@ -87,7 +102,8 @@ export function createDirectory(): Directory {
     },
     isDeleted: (object) => entries.get(object)?.record.kind === 'tombstone',
     digest: () => `${entries.size}.${digest >>> 0}`,
-    summary: () => [...entries].map(([object, { ballot }]) => [object, ballot]),
+    bucketDigests: () => digests.slice(),
+    bucket: (index) => (buckets[index] ?? []).flatMap((object) => entries.get(object) ?? []),
     onChange: (listener) => void listeners.push(listener),
   };
 }
