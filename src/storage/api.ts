@@ -66,6 +66,18 @@ export interface MetadataValues {
   readonly objectReads: number;
 }
 
+/** Of a VM: all objects that it needs, or its namespace object, whatever there is of its disks. */
+export type AccessScope = 'vm' | 'namespace';
+
+/** How it is told that something became accessible. */
+export interface Notice {
+  /** `some` names no VM: some object may have become accessible, and who waits for one asks again. The
+   * usual is `vm`. */
+  readonly form?: AccessScope | 'some';
+  /** What there is to tell is gathered and told once in so many milliseconds; absent: at once. */
+  readonly everyMs?: number;
+}
+
 export interface LockStatus {
   readonly holder: HostId | null;
   readonly epoch: Epoch;
@@ -196,9 +208,11 @@ export interface Storage {
   getMetadata(service: string, key: string, vms?: readonly VmId[]): MetadataValues;
   /** SET of many at once: each for itself, in parallel, with a result for each in their order. */
   setAllMetadata(changes: readonly MetadataChange[]): Promise<SetResult[]>;
-  accessibility(vms: readonly VmId[]): Map<VmId, Accessibility>;
+  /** From memory. Of all VMs that the directory knows, if none are named; of all objects that each
+   * needs, or of its namespace object alone. */
+  accessibility(vms?: readonly VmId[], scope?: AccessScope): Map<VmId, Accessibility>;
   /** Batches of VMs that became accessible since the last call back. */
-  watchAccessibility(listener: (vms: readonly VmId[]) => void): void;
+  watchAccessibility(listener: (vms: readonly VmId[]) => void, notice?: Notice): void;
   /** VMs whose metadata of this service changed in the directory. */
   watchMetadata(service: string, listener: (vms: readonly VmId[]) => void): void;
   /** Hosts of the storage network that answer now, this one included. */

@@ -20,7 +20,7 @@ import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Streams } from '../ports/streams.ts';
 import type { Storage } from './api.ts';
-import { createAccessibleVms } from './directory/accessible-vms.ts';
+import { type AccessibleVms, createAccessibleVms } from './directory/accessible-vms.ts';
 import { createDirectory, type DirectoryEntry } from './directory/directory.ts';
 import { createDirectorySync } from './directory/sync.ts';
 import { createComponentStore } from './disk/component-store.ts';
@@ -224,6 +224,14 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     emit,
   });
   const accessibleVms = createAccessibleVms(directory, isReachable);
+  let namespaces: AccessibleVms | null = null;
+  function accessibleNamespaces(): AccessibleVms {
+    if (namespaces === null) {
+      namespaces = createAccessibleVms(directory, isReachable, 'namespace');
+      namespaces.takeNews(); // what is accessible already is no news
+    }
+    return namespaces;
+  }
   const views = createViews({
     self,
     directory,
@@ -269,7 +277,13 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     accessibleVms,
     accessibility: views.accessibilityAmong,
   });
-  const watches = watchVms({ clock, directory, heartbeats, accessibleVms });
+  const watches = watchVms({
+    clock,
+    directory,
+    heartbeats,
+    accessibleVms,
+    accessibleNamespaces,
+  });
   const absence = createAbsence({
     clock,
     timings,
@@ -342,22 +356,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       metadata.set({ vm, service, key, value, condition }),
     setAllMetadata: metadata.setAll,
     getMetadata: metadata.get,
-    accessibility(vms) {
-      const records = vms.flatMap((vm) => directory.namespace(vm) ?? []);
-      const accessibilityOf = views.accessibilityAmong(records);
-      return new Map(
-        vms.map((vm) => {
-          const record = directory.namespace(vm);
-          const missing = {
-            accessible: false,
-            object: null,
-            hosts: [],
-            text: `VM ${vm} is not known here`,
-          } as const;
-          return [vm, record === null ? missing : accessibilityOf(record)];
-        }),
-      );
-    },
+    accessibility: views.accessibility,
     watchAccessibility: watches.onAccessible,
     watchMetadata: watches.onMetadata,
     reachableHosts: () =>

@@ -13,6 +13,7 @@ import {
 import type { VmSpec } from '../model/vm.ts';
 import type {
   Accessibility,
+  AccessScope,
   ComponentState,
   ComponentView,
   ObjectView,
@@ -54,6 +55,8 @@ export interface Views {
   accessibilityAmong(
     records: readonly NamespaceRecord[],
   ): (record: NamespaceRecord) => Accessibility;
+  /** Of these VMs, or of all. */
+  accessibility(vms?: readonly VmId[], scope?: AccessScope): Map<VmId, Accessibility>;
   hosts(): StorageHostView[];
   /** Hosts that could take components now. */
   placementHosts(): PlacementHost[];
@@ -179,8 +182,28 @@ export function createViews(options: {
     return { ...view, problems: complianceProblems(view) };
   }
 
+  function accessibilityOfAll(
+    vms: readonly VmId[] = directory.namespaces().map(({ vm }) => vm),
+    scope: AccessScope = 'vm',
+  ): Map<VmId, Accessibility> {
+    const known = vms.flatMap((vm) => directory.namespace(vm) ?? []);
+    const accessibilityOf =
+      scope === 'vm'
+        ? accessibilityAmong(known)
+        : (record: NamespaceRecord) => objectAccessibility(record, reachable);
+    return new Map(
+      vms.map((vm) => {
+        const record = directory.namespace(vm);
+        const text = `VM ${vm} is not known here`;
+        if (record !== null) return [vm, accessibilityOf(record)];
+        return [vm, { accessible: false, object: null, hosts: [], text }];
+      }),
+    );
+  }
+
   return {
     accessibilityAmong,
+    accessibility: accessibilityOfAll,
     vm: (record) => vmView(record, accessibility(record)),
     vms() {
       const records = directory.namespaces();

@@ -415,7 +415,8 @@ export class HaCluster {
         }
         return { values, objectReads: 0 };
       },
-      accessibility: (vms) => new Map(vms.map((vm) => [vm, this.#access(host, vm)])),
+      accessibility: (vms = [...this.#vms.values()].map(({ vm }) => vm)) =>
+        new Map(vms.map((vm) => [vm, this.#access(host, vm)])),
       watchAccessibility: (listener) => void this.#watchers.get(host)?.access.push(listener),
       watchMetadata: (_service, listener) => void this.#watchers.get(host)?.metadata.push(listener),
       reachableHosts: () => this.#names.filter((it) => this.reaches(host, it)),

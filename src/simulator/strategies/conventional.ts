@@ -9,7 +9,7 @@ import type { Accessibility, Storage } from '../../storage/api.ts';
 export function withoutAsking(storage: Storage): Storage {
   return {
     ...storage,
-    accessibility: (vms) =>
+    accessibility: (vms = storage.vms().map(({ vm }) => vm)) =>
       new Map(vms.map((vm): [VmId, Accessibility] => [vm, { accessible: true }])),
     async lockStatus(vm) {
       try {

@@ -7,7 +7,6 @@
 
 import type { VmId } from '../../model/ids.ts';
 import type { Accessibility, Storage } from '../../storage/api.ts';
-import type { Life } from './life.ts';
 
 export const noticeIntervalMs = 60_000;
 
@@ -15,30 +14,27 @@ export function notifyOfObjects(storage: Storage): Storage {
   return {
     ...storage,
     watchAccessibility(listener) {
-      storage.watchAccessibility(() => {
-        const all = storage.vms().map((view) => view.vm);
-        const access = storage.accessibility(all);
-        listener(all.filter((vm) => access.get(vm)?.accessible === true));
-      });
+      const queryAll = () => {
+        const all = [...storage.accessibility(storage.vms().map(({ vm }) => vm))];
+        listener(all.filter(([, { accessible }]) => accessible).map(([vm]) => vm));
+      };
+      storage.watchAccessibility(queryAll, { form: 'some' });
     },
   };
 }
 
-export function notifyByInterval(storage: Storage, life: Life): Storage {
+export function notifyByInterval(storage: Storage): Storage {
   const listeners: ((vms: readonly VmId[]) => void)[] = [];
-  let gathered = new Set<VmId>();
   /** What HA was last told of VMs that it knows as inaccessible. */
   const told = new Map<VmId, Accessibility>();
 
-  storage.watchAccessibility((vms) => {
-    for (const vm of vms) gathered.add(vm);
-  });
-  life.every(noticeIntervalMs, () => {
-    const vms = [...gathered];
-    gathered = new Set();
-    told.clear();
-    if (vms.length > 0) for (const listener of listeners) listener(vms);
-  });
+  storage.watchAccessibility(
+    (vms) => {
+      told.clear();
+      for (const listener of listeners) listener(vms);
+    },
+    { everyMs: noticeIntervalMs },
+  );
   return {
     ...storage,
     watchAccessibility: (listener) => void listeners.push(listener),

@@ -43,8 +43,8 @@ function isProduct(strategies: Strategies): boolean {
 function build(strategies: Strategies, shared: Shared, options: HaOptions): RunningHa {
   const life = new Life(options.clock);
   const isCoarse = strategies.accessible === 'namespace-only';
-  const answers = isCoarse ? namespaceOnly(options.storage, life) : options.storage;
-  const storage = notified(strategies.notify, counted(answers, shared), life);
+  const answers = isCoarse ? namespaceOnly(options.storage) : options.storage;
+  const storage = notified(strategies.notify, counted(answers, shared));
   const peer = peerFor(strategies.access, options, storage, life);
   const seen = strategies.failover === 'conventional' ? withoutAsking(storage) : storage;
   const create = strategies.coordination === 'peers' ? createPeersHa : createHa;
@@ -70,21 +70,22 @@ function build(strategies: Strategies, shared: Shared, options: HaOptions): Runn
 function counted(storage: Storage, shared: Shared): Storage {
   return {
     ...storage,
-    accessibility(vms) {
-      shared.counters.accessibilityQueries += vms.length;
-      return storage.accessibility(vms);
+    accessibility(vms, scope) {
+      const answers = storage.accessibility(vms, scope);
+      shared.counters.accessibilityQueries += answers.size;
+      return answers;
     },
   };
 }
 
-function notified(notify: Strategies['notify'], storage: Storage, life: Life): Storage {
+function notified(notify: Strategies['notify'], storage: Storage): Storage {
   switch (notify) {
     case 'vm':
       return storage;
     case 'object':
       return notifyOfObjects(storage);
     case 'interval':
-      return notifyByInterval(storage, life);
+      return notifyByInterval(storage);
   }
 }
 

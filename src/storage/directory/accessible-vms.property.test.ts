@@ -15,7 +15,7 @@ import {
   vmId,
 } from '../../model/ids.ts';
 import type { Metadata, ObjectRecord } from '../../model/record.ts';
-import { vmAccessibility } from './accessibility.ts';
+import { objectAccessibility, vmAccessibility } from './accessibility.ts';
 import { createAccessibleVms } from './accessible-vms.ts';
 import { createDirectory } from './directory.ts';
 import { Values, valueIn } from './values.ts';
@@ -160,8 +160,13 @@ describe('the index of accessible VMs', () => {
 
           for (const one of [...wholeVms, ...steps.slice(0, startAt)]) take(one);
           const index = createAccessibleVms(directory, reachable);
+          const ofNamespaces = createAccessibleVms(directory, reachable, 'namespace');
           const values = new Values(directory, index);
           let called = 0;
+          let met = 0;
+          index.onMet(() => {
+            met += 1;
+          });
           index.onNews(() => {
             called += 1;
           });
@@ -174,11 +179,17 @@ describe('the index of accessible VMs', () => {
             const before = called;
             expect(index.takeNews()).toEqual(news);
             if (news.length > 0) expect(before).toBeGreaterThan(0);
+            // Who is only told that something became accessible misses nothing. What there was at the
+            // start was told by nobody.
+            if (hasStarted && news.length > 0) expect(met).toBeGreaterThan(0);
             called = 0;
+            met = 0;
             flips += news.length;
           };
+          let hasStarted = false;
           index.look();
           tellNews();
+          hasStarted = true;
 
           for (const one of steps.slice(startAt)) {
             const before = new Set(directory.namespaces().map(({ vm }) => vm));
@@ -189,7 +200,12 @@ describe('the index of accessible VMs', () => {
             }
             if (one.step === 'hosts' && one.isUnseen) continue;
             index.look();
+            ofNamespaces.look();
             const records = directory.namespaces();
+            for (const record of records) {
+              const { accessible } = objectAccessibility(record, reachable);
+              expect(ofNamespaces.get(record.vm)?.unmet === 0).toBe(accessible);
+            }
             for (const { vm } of records) {
               expect([vm, index.get(vm)?.unmet === 0]).toEqual([vm, isAccessible(vm)]);
             }

@@ -19,6 +19,7 @@ import {
   type NamespaceRecord,
   type ObjectRecord,
 } from '../../model/record.ts';
+import type { AccessScope } from '../api.ts';
 import type { StoreReachable } from './accessibility.ts';
 import type { Directory } from './directory.ts';
 
@@ -44,6 +45,8 @@ export interface AccessibleVms {
   takeNews(): VmId[];
   /** Called when there may be news again, once until they are taken. */
   onNews(listener: () => void): void;
+  /** Called when a need is met that was not: some object may have become accessible. */
+  onMet(listener: () => void): void;
 }
 
 type OnStore = Pick<Component, 'host' | 'store'>;
@@ -75,11 +78,13 @@ interface Entry extends IndexedVm {
 export function createAccessibleVms(
   directory: Directory,
   reachable: StoreReachable,
+  scope: AccessScope = 'vm',
 ): AccessibleVms {
   const vms = new Map<VmId, Entry>();
   const needs = new Map<string, Need>();
   const places = new Map<HostId, Map<StoreId, Place>>();
   const listeners: (() => void)[] = [];
+  const metListeners: (() => void)[] = [];
   /** VMs that became accessible or inaccessible since the news were taken. */
   let touched: Entry[] = [];
   let nextOrder = 0;
@@ -121,6 +126,7 @@ export function createAccessibleVms(
       for (const group of groupsOf(object)) add(group, majority(group.length));
     };
     addVoters(record);
+    if (scope === 'namespace') return found;
     for (const object of requiredDisks(record)) {
       const disk = directory.disk(object);
       if (disk === null) {
@@ -176,6 +182,7 @@ export function createAccessibleVms(
     for (const need of before) if (!now.includes(need)) leave(need, entry);
     entry.needs = now;
     setUnmet(entry, now.filter((need) => !need.isMet).length);
+    if (now.some((need) => need.isMet)) tellMet();
     for (const need of now) lookAt(need.places);
   }
 
@@ -186,14 +193,21 @@ export function createAccessibleVms(
       place.isWithinReach = !place.isWithinReach;
       moved.push(place);
     }
+    let isSomeMet = false;
     for (const { needs: its } of moved) {
       for (const need of its) {
         if (isMet(need) === need.isMet) continue;
         need.isMet = !need.isMet;
+        isSomeMet ||= need.isMet;
         const step = need.isMet ? -1 : 1;
         for (const entry of need.vms) setUnmet(entry, entry.unmet + step);
       }
     }
+    if (isSomeMet) tellMet();
+  }
+
+  function tellMet(): void {
+    for (const listener of metListeners) listener();
   }
 
   for (const { vm } of directory.namespaces()) reindex(vm);
@@ -222,6 +236,7 @@ export function createAccessibleVms(
       listeners.push(listener);
       if (touched.length > 0) listener();
     },
+    onMet: (listener) => void metListeners.push(listener),
   };
 }
 
