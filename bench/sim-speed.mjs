@@ -13,6 +13,7 @@
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { crc32 } from 'node:zlib';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -47,6 +48,7 @@ function run(name, size) {
     timings,
     workload: size.workload,
     settle: settlePromises(),
+    crc32,
     log: null,
     hosts: Array.from({ length: size.hosts }, (_, index) => ({
       name: `h${index + 1}`,

@@ -1,6 +1,7 @@
 // `holdfast sim compare FILE...`: the same scenario under the product's strategies and under the
 // conventional ones, side by side.
 
+import { crc32 } from 'node:zlib';
 import type { Command } from '@commander-js/extra-typings';
 import { inOwnTurn, settlePromises } from '../../platform/promises.ts';
 import { type ComparisonRow, compare, ways } from '../../simulator/run/compare.ts';
@@ -27,6 +28,7 @@ export function addCompare(sim: Command, open: OpenSession): void {
           const run = () =>
             compare(scenario, way, {
               settle: settlePromises(),
+              crc32,
               realTime: () => performance.now(),
               log: null,
             });

@@ -1,6 +1,7 @@
 // One seed for the command line: run it, say what was found, and make of it a scenario file that people
 // can read and `sim run` can replay.
 
+import { crc32 } from 'node:zlib';
 import { readScenario } from '../../scenario/read.ts';
 import type { Scenario } from '../../scenario/scenario.ts';
 import { writeScenario } from '../../scenario/write.ts';
@@ -26,7 +27,7 @@ export function runSeed(
   log: ((line: string) => void) | null = null,
   isStoryOnly = false,
 ): Exploration {
-  return explore(plan, { settle, log, isStoryOnly });
+  return explore(plan, { settle, crc32, log, isStoryOnly });
 }
 
 /** The first that was found; null: nothing was. */
@@ -88,7 +89,7 @@ function commentOf(plan: Plan, small: Plan, replays: boolean): string[] {
 /** As `sim run` would see it: with the file's text between. */
 function isReplayed(scenario: Scenario, invariant: string, settle: () => void): boolean {
   const read = readScenario(writeScenario(scenario));
-  const { result, violations } = runScenario(read, { settle, log: null, realTime: () => 0 });
+  const { result, violations } = runScenario(read, { settle, crc32, log: null, realTime: () => 0 });
   if (invariant === 'liveness') return violations.length === 0 && !result.ok;
   return violations.some((one) => one.invariant === invariant);
 }

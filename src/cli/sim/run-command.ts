@@ -1,5 +1,6 @@
 // `holdfast sim run FILE`: one scenario on virtual time, its story, and what became of its checks.
 
+import { crc32 } from 'node:zlib';
 import type { Command } from '@commander-js/extra-typings';
 import { inOwnTurn, settlePromises } from '../../platform/promises.ts';
 import type { ScenarioResult } from '../../scenario/scenario.ts';
@@ -26,6 +27,7 @@ export function addRun(sim: Command, open: OpenSession): void {
       const run = await inOwnTurn(() =>
         runScenario(scenario, {
           settle: settlePromises(),
+          crc32,
           realTime: () => performance.now(),
           log: options.story && !json ? (line) => io.out(`${line}\n`) : null,
           ...(options.seed === undefined ? {} : { seed: options.seed }),

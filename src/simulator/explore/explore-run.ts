@@ -15,6 +15,7 @@ export interface ExploreOptions {
   /** Only the story: it ends without a look at what becomes of the cluster afterwards. */
   readonly isStoryOnly?: boolean;
   readonly settle: () => void;
+  readonly crc32?: (bytes: Uint8Array) => number;
   readonly log: ((line: string) => void) | null;
 }
 

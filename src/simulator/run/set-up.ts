@@ -15,6 +15,7 @@ export interface SetUpOptions {
   /** Instead of the scenario's. */
   readonly seed?: number;
   readonly settle: () => void;
+  readonly crc32?: (bytes: Uint8Array) => number;
   readonly log: ((line: string) => void) | null;
   readonly workload?: Workload;
   readonly parts?: (machine: Machine, process: Process) => HostParts;
@@ -60,6 +61,7 @@ export function createWorld(scenario: Scenario, options: SetUpOptions): World {
     workload: options.workload ?? usualWorkload,
     settle: options.settle,
     log: options.log,
+    ...(options.crc32 === undefined ? {} : { crc32: options.crc32 }),
     ...(options.parts === undefined ? {} : { parts: options.parts }),
   });
 }

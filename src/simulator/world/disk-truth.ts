@@ -5,6 +5,8 @@
 // Each sector of a block carries the serial number of the write that it is from, so that it can be told
 // which write a read returned.
 
+import { bytesForAMoment } from './slab.ts';
+
 export const blockBytes = 4096;
 export const sectorBytes = 512;
 
@@ -21,8 +23,8 @@ const magic = 0x48465354;
 const stampBytes = 24;
 
 export function stampBlock(stamp: Stamp): Uint8Array {
-  const block = new Uint8Array(blockBytes);
-  const view = new DataView(block.buffer);
+  const block = bytesForAMoment(blockBytes);
+  const view = new DataView(block.buffer, block.byteOffset);
   for (let at = 0; at < blockBytes; at += sectorBytes) {
     view.setUint32(at, magic);
     view.setUint32(at + 4, stamp.vm);

@@ -64,6 +64,7 @@ export class VirtualDisk {
   /** May let an operation fail; called for each. */
   fault: ((operation: DiskOperation, file: string) => DiskError | null) | null = null;
   watcher: DiskWatcher | null = null;
+  readonly crc32: (bytes: Uint8Array) => number;
   readonly #time: VirtualTime;
   readonly #random: SeededRandom;
   #incarnation = 1;
@@ -74,10 +75,16 @@ export class VirtualDisk {
     [];
   #bytesToPowerCut = Number.POSITIVE_INFINITY;
 
-  constructor(time: VirtualTime, random: SeededRandom, capacityBytes: number) {
+  constructor(
+    time: VirtualTime,
+    random: SeededRandom,
+    capacityBytes: number,
+    crc: (bytes: Uint8Array) => number = crc32,
+  ) {
     this.#time = time;
     this.#random = random;
     this.capacityBytes = capacityBytes;
+    this.crc32 = crc;
   }
 
   /** The disk as one run of the daemon sees it; the run before gets no more callbacks. */
@@ -157,7 +164,7 @@ export class VirtualDisk {
         const at = from + this.#random.below(16);
         bytes[at] = (bytes[at] as number) ^ (1 << this.#random.below(8));
       }
-      file.content.write(offset, bytes, null);
+      file.content.write(offset, bytes);
       file.durable.share(file.content, [page]);
       this.#rotten.push({ file, offset, bytes });
       chosen.push({ file: name, offset });
@@ -186,7 +193,7 @@ export class VirtualDisk {
     if (file === undefined) throw new Error(`there is no file ${name}`);
     const byte = new Uint8Array(1);
     file.content.read(offset, byte);
-    file.content.write(offset, Uint8Array.of((byte[0] as number) ^ 0xff), null);
+    file.content.write(offset, Uint8Array.of((byte[0] as number) ^ 0xff));
     file.durable.share(file.content, file.content.indices());
   }
 
@@ -225,22 +232,23 @@ export class VirtualDisk {
     return run === this.#run && this.#bytesToPowerCut > 0;
   }
 
-  /** Takes a write as far as there is room; says how many bytes went in. */
-  admitWrite(file: StoredFile, name: string, offset: number, bytes: Uint8Array): number {
+  /** Takes a write as far as there is room, and says what went in. The bytes must not change any more. */
+  admitWrite(file: StoredFile, name: string, offset: number, bytes: Uint8Array): Uint8Array {
     const room = this.isFull ? 0 : Math.max(0, this.capacityBytes - this.#usedBytes);
     const fitting = file.content.fitting(offset, bytes.length, room);
     const admitted = Math.min(fitting, this.#bytesToPowerCut);
     this.#bytesToPowerCut -= admitted;
     const before = file.content.heldBytes;
-    file.content.write(offset, bytes.subarray(0, admitted), file.durable, file.dirty);
+    const taken = admitted === bytes.length ? bytes : bytes.subarray(0, admitted);
+    file.content.write(offset, taken, file.dirty);
     this.#usedBytes += file.content.heldBytes - before;
-    this.watcher?.wrote(name, offset, bytes.subarray(0, admitted));
-    return admitted;
+    this.watcher?.wrote(name, offset, taken);
+    return taken;
   }
 
   discarded(file: StoredFile, offset: number, length: number): void {
     const before = file.content.heldBytes;
-    file.content.discard(offset, length, file.durable, file.dirty);
+    file.content.discard(offset, length, file.dirty);
     this.#usedBytes += file.content.heldBytes - before;
   }
 
@@ -248,7 +256,7 @@ export class VirtualDisk {
   admitResize(file: StoredFile, sizeBytes: number): boolean {
     if (sizeBytes > file.content.sizeBytes && this.isFull) return false;
     const before = file.content.heldBytes;
-    file.content.resize(sizeBytes, file.durable, file.dirty);
+    file.content.resize(sizeBytes, file.dirty);
     this.#usedBytes += file.content.heldBytes - before;
     return true;
   }
@@ -260,7 +268,7 @@ export class VirtualDisk {
   #replay(file: StoredFile, changes: readonly Change[]): void {
     this.#usedBytes -= file.content.heldBytes;
     file.content = file.durable.copy();
-    for (const change of changes) apply(file.content, change, file.durable, file.dirty);
+    for (const change of changes) apply(file.content, change, file.dirty);
     this.#usedBytes += file.content.heldBytes;
   }
 
@@ -309,7 +317,7 @@ function dataPages(fileBytes: number): number {
 }
 
 class AttachedDisk implements LocalDisk {
-  readonly crc32 = (bytes: Uint8Array) => crc32(bytes);
+  readonly crc32: (bytes: Uint8Array) => number;
   readonly incarnation: string;
   readonly #device: VirtualDisk;
   readonly #run: number;
@@ -319,6 +327,7 @@ class AttachedDisk implements LocalDisk {
     this.#device = device;
     this.#run = run;
     this.#receiver = receiver;
+    this.crc32 = device.crc32;
     this.incarnation = device.incarnation;
   }
 
@@ -416,17 +425,14 @@ class AttachedFile implements DiskFile {
     if (this.#device.isFailed) return this.#perform('write', done);
     const file = this.#file;
     const admitted = this.#device.admitWrite(file, this.#name, offset, bytes);
-    const change: Change = {
-      kind: 'write',
-      offset,
-      bytes: bytes.subarray(0, admitted),
-      state: 'flying',
-    };
+    const change: Change = { kind: 'write', offset, bytes: admitted, state: 'flying' };
     supersede(file, change);
     file.changes.push(change);
     this.#perform('write', (error) => {
       change.state = 'written';
-      done(error ?? (admitted < bytes.length ? new DiskError('full', 'no space left') : null));
+      done(
+        error ?? (admitted.length < bytes.length ? new DiskError('full', 'no space left') : null),
+      );
     });
   }
 
@@ -460,7 +466,7 @@ class AttachedFile implements DiskFile {
         file.dirty.clear();
         file.changes = [];
       } else {
-        for (const change of open) apply(file.durable, change, file.content, file.dirty);
+        for (const change of open) apply(file.durable, change, file.dirty);
         file.changes = file.changes.filter((change) => !open.includes(change));
       }
       done(error);
@@ -488,10 +494,10 @@ class AttachedFile implements DiskFile {
   }
 }
 
-function apply(image: Pages, change: Change, other: Pages, dirty: Set<number>): void {
-  if (change.kind === 'resize') image.resize(change.sizeBytes, other, dirty);
-  else if (change.kind === 'discard') image.discard(change.offset, change.length, other, dirty);
-  else image.write(change.offset, change.bytes, other, dirty);
+function apply(image: Pages, change: Change, dirty: Set<number>): void {
+  if (change.kind === 'resize') image.resize(change.sizeBytes, dirty);
+  else if (change.kind === 'discard') image.discard(change.offset, change.length, dirty);
+  else image.write(change.offset, change.bytes, dirty);
 }
 
 /** What a sync failed on stays in the cache as it reads, and must not come back over what was
@@ -506,6 +512,7 @@ function supersede(file: StoredFile, newer: Change & { readonly kind: 'write' | 
       const from = Math.max(older.offset, start);
       const to = Math.min(older.offset + older.bytes.length, end);
       if (from >= to) return [older];
+      older.bytes = older.bytes.slice(); // pages may be parts of what it was
       const place = older.bytes.subarray(from - older.offset, to - older.offset);
       if (newer.kind === 'write') place.set(newer.bytes.subarray(from - start, to - start));
       else place.fill(0);

@@ -32,6 +32,7 @@ export interface Surroundings {
     readonly timings: Timings;
     readonly workload: Workload;
     readonly log: ((line: string) => void) | null;
+    readonly crc32?: (bytes: Uint8Array) => number;
     readonly parts?: (machine: Machine, process: Process) => HostParts;
   };
   /** What belongs to a VM wherever its guest runs. */
@@ -88,7 +89,8 @@ export class Machine {
     this.memoryBytes = size.memoryBytes;
     this.#drift = drift;
     this.#random = world.random.stream(`machine ${member.name}`);
-    this.disk = new VirtualDisk(world.time, this.#random.stream('disk'), size.diskBytes);
+    const disk = this.#random.stream('disk');
+    this.disk = new VirtualDisk(world.time, disk, size.diskBytes, world.options.crc32);
     this.#streams = new LocalStreams(world.time);
     this.#clock = new MachineClock(world.time, drift);
   }

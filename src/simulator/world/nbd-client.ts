@@ -2,6 +2,7 @@
 // again, and repeats what was not answered. Written from the NBD protocol document, apart from
 // the server's code, so that a misread constant shows.
 
+import { bytesForAMoment } from './slab.ts';
 import type { ClientStream, LocalStreams } from './streams.ts';
 import type { Receiver, VirtualTime } from './time.ts';
 
@@ -82,8 +83,8 @@ export class NbdClient {
 
   #send(request: Request): void {
     const { data, offset, length } = request;
-    const bytes = new Uint8Array(28 + (data?.length ?? 0));
-    const view = new DataView(bytes.buffer);
+    const bytes = bytesForAMoment(28 + (data?.length ?? 0));
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
     view.setUint32(0, 0x25609513);
     view.setUint16(4, request.flags);
     view.setUint16(6, request.command);

@@ -6,6 +6,7 @@
 import type { HostId } from '../../model/ids.ts';
 import type { Transport, TransportEvents } from '../../ports/transport.ts';
 import type { SeededRandom } from './random.ts';
+import { bytesForAMoment } from './slab.ts';
 import type { Receiver, VirtualTime } from './time.ts';
 
 export interface NetworkManners {
@@ -272,7 +273,7 @@ export class VirtualNetwork {
 }
 
 function concatenate(chunks: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
+  const whole = bytesForAMoment(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
   let offset = 0;
   for (const chunk of chunks) {
     whole.set(chunk, offset);

@@ -1,5 +1,6 @@
 // The bytes of a sparse file in pages. Two images of a file share the pages that are alike: a page is
 // copied when one of them is written to, so that making everything durable costs only what changed.
+// A whole page that is written is not even copied then: it stays a part of what was handed over.
 
 const pageBytes = 4096;
 
@@ -8,6 +9,8 @@ const zeros = new Uint8Array(pageBytes);
 export class Pages {
   sizeBytes = 0;
   readonly #pages = new Map<number, Uint8Array>();
+  /** Pages that nobody else sees: they are changed in place. */
+  readonly #own = new Set<number>();
 
   /** Bytes that are really held. */
   get heldBytes(): number {
@@ -45,24 +48,27 @@ export class Pages {
     if (beyond < target.length) target.fill(0, beyond);
   }
 
-  /** Writes without touching pages that `other` shares. Gives the pages that it wrote to. */
-  write(offset: number, bytes: Uint8Array, other: Pages | null, touched?: Set<number>): void {
+  /** Adds the pages that it wrote to. The bytes are kept, and must not change any more. */
+  write(offset: number, bytes: Uint8Array, touched?: Set<number>): void {
     for (let done = 0; done < bytes.length; ) {
       const at = offset + done;
       const within = at % pageBytes;
       const count = Math.min(pageBytes - within, bytes.length - done);
       const index = (at - within) / pageBytes;
       touched?.add(index);
-      const piece = bytes.subarray(done, done + count);
-      if (count < pageBytes) this.#own(index, other).set(piece, within);
-      else this.#pages.set(index, piece.slice()); // nothing of the page before is left
+      const piece = count === bytes.length ? bytes : bytes.subarray(done, done + count);
+      if (count < pageBytes) this.#toChange(index).set(piece, within);
+      else {
+        this.#pages.set(index, piece);
+        this.#own.delete(index);
+      }
       done += count;
     }
     this.sizeBytes = Math.max(this.sizeBytes, offset + bytes.length);
   }
 
   /** Makes the range read as zeros; pages that lie wholly within it are held no longer. */
-  discard(offset: number, length: number, other: Pages | null, touched?: Set<number>): void {
+  discard(offset: number, length: number, touched?: Set<number>): void {
     const end = Math.min(offset + length, this.sizeBytes);
     for (let at = offset; at < end; ) {
       const within = at % pageBytes;
@@ -70,24 +76,24 @@ export class Pages {
       const index = (at - within) / pageBytes;
       if (this.#pages.has(index)) {
         touched?.add(index);
-        if (count === pageBytes) this.#pages.delete(index);
-        else this.#own(index, other).fill(0, within, within + count);
+        if (count === pageBytes) this.#drop(index);
+        else this.#toChange(index).fill(0, within, within + count);
       }
       at += count;
     }
   }
 
-  resize(sizeBytes: number, other: Pages | null, touched?: Set<number>): void {
+  resize(sizeBytes: number, touched?: Set<number>): void {
     if (sizeBytes < this.sizeBytes) {
       const within = sizeBytes % pageBytes;
       const last = (sizeBytes - within) / pageBytes;
       for (const index of this.#pages.keys()) {
         if (index < last || (index === last && within > 0)) continue;
-        this.#pages.delete(index);
+        this.#drop(index);
         touched?.add(index);
       }
       if (within > 0 && this.#pages.has(last)) {
-        this.#own(last, other).fill(0, within);
+        this.#toChange(last).fill(0, within);
         touched?.add(last);
       }
     }
@@ -100,6 +106,8 @@ export class Pages {
       const page = from.#pages.get(index);
       if (page === undefined) this.#pages.delete(index);
       else this.#pages.set(index, page);
+      this.#own.delete(index);
+      from.#own.delete(index);
     }
     this.sizeBytes = from.sizeBytes;
   }
@@ -115,12 +123,17 @@ export class Pages {
     return copy;
   }
 
-  #own(index: number, other: Pages | null): Uint8Array {
+  #drop(index: number): void {
+    this.#pages.delete(index);
+    this.#own.delete(index);
+  }
+
+  #toChange(index: number): Uint8Array {
     const page = this.#pages.get(index);
-    const isShared = other !== null && other.#pages.get(index) === page;
-    if (page !== undefined && !isShared) return page;
+    if (page !== undefined && this.#own.has(index)) return page;
     const fresh = page === undefined ? new Uint8Array(pageBytes) : page.slice();
     this.#pages.set(index, fresh);
+    this.#own.add(index);
     return fresh;
   }
 }

@@ -36,6 +36,8 @@ export interface WorldOptions {
   readonly workload: Workload;
   /** Runs all promise reactions that are due. */
   readonly settle: () => void;
+  /** Of the machine that this runs on; without it the model's, which takes longer. */
+  readonly crc32?: (bytes: Uint8Array) => number;
   /** A line of the story; null: nobody reads it, and it is not written. */
   readonly log: ((line: string) => void) | null;
   readonly parts?: (machine: Machine, process: Process) => HostParts;
