@@ -4,7 +4,7 @@
 NODE := node
 SOURCES := $(shell find src -name '*.ts' -not -name '*.test.ts')
 
-.PHONY: golden explore build setup packages packages-test node24 guest demo test test-unit test-e2e lint bench-sim bench-storage format clean
+.PHONY: golden explore build setup packages packages-test node24 guest demo test test-unit test-e2e lint crash-test bench-sim bench-storage format clean
 .DELETE_ON_ERROR:
 
 build: dist/.built dist/qemu/guard ## compile the program into dist/
@@ -39,6 +39,10 @@ bench-storage: build ## the object store beside etcd, qemu-nbd, nbdkit and Ceph;
 SEEDS := 1000
 explore: build ## random faults on virtual time; SEEDS=100000, ARGS="--minutes 60 --from 5000"
 	@bin/holdfast sim explore --seeds $(SEEDS) $(ARGS)
+
+ROUNDS := 200
+crash-test: packages-test build ## kill -9 of real daemons, over and over; ROUNDS=200 SEED=7 HOSTS=4
+	@ROUNDS=$(ROUNDS) $(NODE) node_modules/vitest/vitest.mjs run --project crash --disable-console-intercept
 
 format: node_modules/.stamp ## put code and imports into shape
 	@$(NODE) node_modules/@biomejs/biome/bin/biome check --write .

@@ -6,12 +6,14 @@ import { VirtualClock } from '../../../test/support/virtual-clock.ts';
 import type { HoldfastError } from '../../model/errors.ts';
 import { componentId, epoch, objectId } from '../../model/ids.ts';
 import { DiskError } from '../../ports/disk.ts';
+import { writeTo } from '../../ports/disk-calls.ts';
 import { type Component, createComponentFiles, openComponent } from './component.ts';
 import { slotBytes } from './component-meta.ts';
 
 const name = 'disk.m0.s0';
 const fence = (at: number, open = 1) => ({ epoch: epoch(at), open });
 const bytes = (value: number) => new Uint8Array(512).fill(value);
+const meta = { component: componentId(name), object: objectId('disk'), sizeBytes: 65536 };
 let clock: VirtualClock;
 let device: MemoryDisk;
 let tokens: number;
@@ -20,13 +22,7 @@ beforeEach(async () => {
   clock = new VirtualClock();
   device = new MemoryDisk(clock);
   tokens = 0;
-  const meta = {
-    component: componentId(name),
-    object: objectId('disk'),
-    sizeBytes: 65536,
-    fence: fence(0),
-  };
-  await clock.wait(createComponentFiles(device.attach(), meta));
+  await clock.wait(createComponentFiles(device.attach(), { ...meta, fence: fence(0) }));
 });
 
 /** As after the start of a daemon. */
@@ -175,6 +171,33 @@ describe('a component', () => {
     device.cutPower();
     device.latencyMs = () => 0.1;
     expect([1, 2]).toContain((await open()).meta.fence.epoch);
+  });
+
+  it('leaves no file open where it can not be opened', async () => {
+    const disk = device.attach();
+    const head = await clock.wait(disk.open(`components/${name}.head`, { create: false }));
+    await clock.wait(writeTo(head, 0, new Uint8Array(2 * slotBytes)));
+    let left = 0;
+    const { open: original } = disk;
+    disk.open = async (...args) => {
+      const file = await original.apply(disk, args);
+      left += 1;
+      const { close } = file;
+      file.close = () => {
+        left -= 1;
+        return close.call(file);
+      };
+      return file;
+    };
+    for (const broken of ['head', 'data']) {
+      if (broken === 'data') await clock.wait(disk.remove(`components/${name}.data`));
+      const opening = openComponent(disk, name, () => 'token').catch((error: unknown) => error);
+      expect(await clock.wait(opening)).toBeInstanceOf(Error);
+      expect(left).toBe(0);
+      const fixed = createComponentFiles(disk, { ...meta, fence: fence(0) });
+      await clock.wait(fixed);
+      expect(left).toBe(0);
+    }
   });
 
   it('marks a region before it writes to it, and refuses what is out of range', async () => {

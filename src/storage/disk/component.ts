@@ -5,7 +5,7 @@
 import { asHoldfastError, HoldfastError } from '../../model/errors.ts';
 import { limits } from '../../model/limits.ts';
 import { compareFences, type Fence } from '../../model/record.ts';
-import { DiskError, type LocalDisk } from '../../ports/disk.ts';
+import { DiskError, type DiskFile, type LocalDisk } from '../../ports/disk.ts';
 import { readFrom, syncFile, writeTo } from '../../ports/disk-calls.ts';
 import { BlockChecksums } from './block-checksums.ts';
 import type { ZeroOptions } from './block-device.ts';
@@ -70,22 +70,79 @@ export async function createComponentFiles(
   /** All regions are to be copied to it: its bitmap says so until that is done. */
   mustCopyAll = false,
 ): Promise<void> {
-  const data = await disk.open(dataOf(meta.component), { create: true });
-  await data.resize(BlockChecksums.fileBytes(meta.sizeBytes));
-  await syncFile(data);
-  await data.close();
+  await made(disk, dataOf(meta.component), (data) =>
+    data.resize(BlockChecksums.fileBytes(meta.sizeBytes)),
+  );
   // The head comes last: a component exists when its head does.
-  const head = await disk.open(headOf(meta.component), { create: true });
-  await head.resize(bitmapOffset + bitmapBytes(meta.sizeBytes));
-  if (mustCopyAll) await writeTo(head, bitmapOffset, allRegions(meta.sizeBytes));
-  await writeTo(head, 0, encodeSlot({ ...meta, incarnation: disk.incarnation }, 1));
-  await syncFile(head);
-  await head.close();
+  await made(disk, headOf(meta.component), async (head) => {
+    await head.resize(bitmapOffset + bitmapBytes(meta.sizeBytes));
+    if (mustCopyAll) await writeTo(head, bitmapOffset, allRegions(meta.sizeBytes));
+    await writeTo(head, 0, encodeSlot({ ...meta, incarnation: disk.incarnation }, 1));
+  });
+}
+
+/** Makes a file, fills it, and makes that durable. */
+async function made(
+  disk: LocalDisk,
+  name: string,
+  fill: (file: DiskFile) => Promise<void>,
+): Promise<void> {
+  const file = await disk.open(name, { create: true });
+  try {
+    await fill(file);
+    await syncFile(file);
+  } finally {
+    await file.close();
+  }
 }
 
 export async function removeComponentFiles(disk: LocalDisk, component: string): Promise<void> {
   await disk.remove(headOf(component));
   await disk.remove(dataOf(component));
+}
+
+interface Opened {
+  readonly data: DiskFile;
+  readonly meta: ComponentMeta;
+  /** Of the newest slot of the head. */
+  readonly sequence: number;
+  readonly intent: WriteIntent;
+}
+
+async function readHead(disk: LocalDisk, component: string, head: DiskFile): Promise<Opened> {
+  const slots = new Uint8Array(2 * slotBytes);
+  await readFrom(head, 0, slots);
+  const { meta, sequence } = decodeSlots(slots, component);
+  // A daemon that died may have left it written and not synced: the other slot is not to be written
+  // before this one is durable.
+  await writeTo(head, (sequence % 2) * slotBytes, encodeSlot(meta, sequence));
+  await syncFile(head);
+  const bits = new Uint8Array(bitmapBytes(meta.sizeBytes));
+  await readFrom(head, bitmapOffset, bits);
+  const intent = createWriteIntent(head, bitmapOffset, bits);
+  const data = await disk.open(dataOf(component), { create: false });
+  try {
+    await makeRoomForChecksums(data, meta.sizeBytes, intent);
+  } catch (error) {
+    await data.close();
+    throw error;
+  }
+  return { data, meta, sequence, intent };
+}
+
+/** One that was made before there were checksums: what it holds is taken as it is, region by region. */
+async function makeRoomForChecksums(
+  data: DiskFile,
+  sizeBytes: number,
+  intent: WriteIntent,
+): Promise<void> {
+  if (data.sizeBytes >= BlockChecksums.fileBytes(sizeBytes)) return;
+  await new Promise<void>((resolve, reject) => {
+    const last = Math.ceil(sizeBytes / limits.regionBytes) - 1;
+    intent.set(0, last, (error) => (error === null ? resolve() : reject(error)));
+  });
+  await data.resize(BlockChecksums.fileBytes(sizeBytes));
+  await syncFile(data);
 }
 
 /** Rejects with DiskError `missing`, or with `store-damaged`. `newToken` never repeats. */
@@ -95,26 +152,12 @@ export async function openComponent(
   newToken: () => string,
 ): Promise<Component> {
   const head = await disk.open(headOf(component), { create: false });
-  const slots = new Uint8Array(2 * slotBytes);
-  await readFrom(head, 0, slots);
-  let { meta, sequence } = decodeSlots(slots, component);
-  // A daemon that died may have left it written and not synced: the other slot is not to be written
-  // before this one is durable.
-  await writeTo(head, (sequence % 2) * slotBytes, encodeSlot(meta, sequence));
-  await syncFile(head);
-  const data = await disk.open(dataOf(component), { create: false });
-  const bits = new Uint8Array(bitmapBytes(meta.sizeBytes));
-  await readFrom(head, bitmapOffset, bits);
-  const intent: WriteIntent = createWriteIntent(head, bitmapOffset, bits);
-  if (data.sizeBytes < BlockChecksums.fileBytes(meta.sizeBytes)) {
-    // Made before there were checksums: what it holds is taken as it is, region by region.
-    await new Promise<void>((resolve, reject) => {
-      const last = Math.ceil(meta.sizeBytes / limits.regionBytes) - 1;
-      intent.set(0, last, (error) => (error === null ? resolve() : reject(error)));
-    });
-    await data.resize(BlockChecksums.fileBytes(meta.sizeBytes));
-    await syncFile(data);
-  }
+  const opened = await readHead(disk, component, head).catch(async (error: unknown) => {
+    await head.close();
+    throw error;
+  });
+  const { data, intent } = opened;
+  let { meta, sequence } = opened;
   const sums = new BlockChecksums(data, meta.sizeBytes, disk.crc32);
   sums.unsettle(intent.regions());
 

@@ -3,10 +3,20 @@
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
-import { mkdtempSync, openSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { createClient } from '../../../src/api/client.ts';
 
 const program = fileURLToPath(new URL('../../../bin/holdfast', import.meta.url));
 const pollMs = 50;
@@ -18,9 +28,10 @@ export interface Ran {
 }
 
 export class RealCluster {
+  /** The daemon that was started last on each host. */
+  readonly daemons = new Map<string, ChildProcess>();
   readonly folder = realpathSync(mkdtempSync(join(tmpdir(), 'hf-real-')));
   readonly #network = `127.${randomInt(1, 255)}.${randomInt(0, 256)}`;
-  readonly #daemons = new Map<string, ChildProcess>();
 
   /** Runs `holdfast` and waits for its end. */
   run(...args: string[]): Promise<Ran> {
@@ -50,40 +61,39 @@ export class RealCluster {
     return join(this.#runDir(host), 'api.sock');
   }
 
-  async start(count: number): Promise<void> {
-    for (let index = 1; index <= count; index += 1) {
-      const host = `host-${index}`;
-      const place = [
-        ...['--dir', join(this.folder, host)],
-        ...['--storage-address', `${this.#network}.${index}:7440`],
-        ...['--ha-address', `${this.#network}.${index}:7441`],
-      ];
-      const made =
-        index === 1
-          ? await this.run('cluster', 'init', '--host', host, ...place)
-          : await this.run(
-              'host',
-              'join',
-              '--token',
-              await this.#token(),
-              '--name',
-              host,
-              ...place,
-            );
-      if (made.status !== 0) throw new Error(made.err);
-      await this.boot(host);
-    }
+  /** `edit` gets each host's configuration file before its daemon does. */
+  async start(count: number, edit = (config: string): string => config): Promise<void> {
+    const hosts = Array.from({ length: count }, (_, index) => `host-${index + 1}`);
+    const [first = '', ...others] = hosts;
+    await this.#make(first, edit, 'cluster', 'init', '--host', first);
+    await this.boot(first);
+    await Promise.all(
+      others.map(async (host) => {
+        const token = await this.#token();
+        await this.#make(host, edit, 'host', 'join', '--token', token, '--name', host);
+        await this.boot(host);
+      }),
+    );
+    const client = createClient([this.socket(first)]);
     await until('the cluster is complete', async () => {
-      const { hosts } = await this.json<{ hosts: { state: string; storage: string }[] }>(
-        'host-1',
-        'cluster',
-        'status',
-      );
-      const complete = hosts.filter(
-        ({ state, storage }) => /^(master|connected)/.test(state) && storage === 'reachable',
+      const complete = (await client.cluster()).hosts.filter(
+        ({ state, storage }) =>
+          (state === 'master' || state === 'connectedToMaster') && storage === 'reachable',
       );
       return complete.length === count;
     });
+  }
+
+  async #make(host: string, edit: (config: string) => string, ...command: string[]): Promise<void> {
+    const address = `${this.#network}.${host.replace('host-', '')}`;
+    const made = await this.run(
+      ...command,
+      ...['--dir', join(this.folder, host)],
+      ...['--storage-address', `${address}:7440`, '--ha-address', `${address}:7441`],
+    );
+    if (made.status !== 0) throw new Error(made.err);
+    const config = join(this.folder, host, 'config.yaml');
+    writeFileSync(config, edit(readFileSync(config, 'utf8')));
   }
 
   async #token(): Promise<string> {
@@ -91,17 +101,32 @@ export class RealCluster {
   }
 
   async boot(host: string): Promise<void> {
-    const log = openSync(join(this.folder, `${host}.log`), 'a');
+    this.spawn(host);
+    const client = createClient([this.socket(host)]);
+    await until(`${host} answers`, () =>
+      client.cluster().then(
+        () => true,
+        () => false,
+      ),
+    );
+  }
+
+  /** Starts the daemon and does not wait for anything. */
+  spawn(host: string): ChildProcess {
+    const log = openSync(this.log(host), 'a');
     const config = join(this.folder, host, 'config.yaml');
     const child = spawn(process.execPath, [program, 'host', 'run', '--config', config], {
       detached: true,
       stdio: ['ignore', log, log],
     });
-    this.#daemons.set(host, child);
-    await until(
-      `${host} answers`,
-      async () => (await this.run('--socket', this.socket(host), 'cluster', 'status')).status === 0,
-    );
+    closeSync(log);
+    this.daemons.set(host, child);
+    return child;
+  }
+
+  /** The file that all daemons of this host write to, one after the other. */
+  log(host: string): string {
+    return join(this.folder, `${host}.log`);
   }
 
   /** SIGKILL of the daemon alone. */
