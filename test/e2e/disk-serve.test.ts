@@ -1,76 +1,38 @@
 // `holdfast disk serve` on real daemons, with NBD clients that we did not write: what they write is on all
 // copies, what they trim takes no space on any, and while one of them is served nobody else has the VM.
 
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { DiskServices, type Service, Tools } from './support/disk-service.ts';
 import { RealCluster, until } from './support/real-cluster.ts';
 
 const MiB = 1024 * 1024;
 const sizeMiB = 96;
-const program = fileURLToPath(new URL('../../bin/holdfast', import.meta.url));
 const hosts = ['host-1', 'host-2', 'host-3'];
 
 let cluster: RealCluster;
-const services = new Set<Service>();
+let services: DiskServices;
+let tools: Tools;
+const done = (name: string, ...args: string[]): Promise<string> => tools.done(name, ...args);
 
 beforeAll(async () => {
   cluster = new RealCluster();
+  services = new DiskServices(cluster, 'db/disk0');
+  tools = new Tools(cluster.folder);
   await cluster.start(3);
   await cluster.ask('host-1', 'vm', 'create', 'db', '--memory', '96MiB', '--disk', `${sizeMiB}MiB`);
 });
 afterEach(async () => {
-  for (const one of services) await one.end('SIGKILL');
+  await services.endAll();
 });
 afterAll(async () => {
   await cluster.end();
 });
 
-interface Service {
-  readonly uri: string;
-  readonly socket: string;
-  readonly process: ChildProcess;
-  readonly text: { out: string; err: string };
-  readonly exited: Promise<number | null>;
-  end(signal: NodeJS.Signals): Promise<number | null>;
-}
-
-function begin(host: string, ...flags: string[]): Service {
-  const socket = join(cluster.folder, 'disk.sock');
-  const api = ['--socket', cluster.socket(host)];
-  const args = [...api, 'disk', 'serve', 'db/disk0', '--socket', socket, ...flags];
-  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const text = { out: '', err: '' };
-  child.stdout.on('data', (bytes: Buffer) => (text.out += bytes.toString()));
-  child.stderr.on('data', (bytes: Buffer) => (text.err += bytes.toString()));
-  const exited = new Promise<number | null>((resolve) => child.once('close', resolve));
-  const service: Service = {
-    uri: `nbd+unix:///disk0?socket=${socket}`,
-    socket,
-    process: child,
-    text,
-    exited,
-    end(signal) {
-      services.delete(service);
-      child.kill(signal);
-      return exited;
-    },
-  };
-  services.add(service);
-  return service;
-}
-
-async function serve(host = 'host-1', ...flags: string[]): Promise<Service> {
-  const service = begin(host, ...flags);
-  await until('the disk is served', () => {
-    if (service.process.exitCode !== null) throw new Error(service.text.err);
-    return service.text.out.includes('Serving');
-  });
-  return service;
-}
+const serve = (host = 'host-1', ...flags: string[]): Promise<Service> =>
+  services.serve(host, ...flags);
 
 /** The lock is given back: nothing says any more that the disk is served. */
 async function isFree(): Promise<void> {
@@ -78,20 +40,6 @@ async function isFree(): Promise<void> {
     const { note } = await cluster.json<{ note: string | null }>('host-1', 'vm', 'show', 'db');
     return note === null;
   });
-}
-
-function run(name: string, ...args: string[]): Promise<{ status: number; out: string }> {
-  return new Promise((resolve) => {
-    execFile(name, args, { cwd: cluster.folder, maxBuffer: 64 * MiB }, (error, out, err) => {
-      resolve({ status: error === null ? 0 : Number(error.code ?? 1), out: out + err });
-    });
-  });
-}
-
-async function done(name: string, ...args: string[]): Promise<string> {
-  const { status, out } = await run(name, ...args);
-  if (status !== 0) throw new Error(`${name} ${args.join(' ')}: ${status}\n${out}`);
-  return out;
 }
 
 /** Bytes that the disk takes on each host that has a copy of it, as `du` counts them. */
@@ -194,7 +142,7 @@ describe('holdfast disk serve', () => {
         expect(refused.err).toContain(why);
       }
     }
-    const second = begin('host-2');
+    const second = services.begin('host-2');
     expect(await second.exited).not.toBe(0);
     expect(second.text.err).toContain(why);
     expect(await end('SIGINT')).toBe(0);
@@ -204,7 +152,7 @@ describe('holdfast disk serve', () => {
     const { id } = await cluster.json<{ id: string }>('host-1', 'vm', 'show', 'db');
     await cluster.ask('host-1', 'vm', 'start', 'db', '--on', 'host-2');
     await until('the guest writes', () => cluster.reports('host-2', id).wrote > 3);
-    const third = begin('host-1');
+    const third = services.begin('host-1');
     expect(await third.exited).not.toBe(0);
     expect(third.text.err).toMatch(/db is running on host-2; .*only while its VM is off/);
     await cluster.ask('host-1', 'vm', 'stop', 'db', '--force');
@@ -218,8 +166,8 @@ describe('holdfast disk serve', () => {
     await first.end('SIGKILL');
     await isFree();
     const second = await serve('host-3', '--read-only');
-    expect((await run('nbdinfo', '--is', 'read-only', second.uri)).status).toBe(0);
-    expect((await run('nbdcopy', image('other.img', 0, 9), second.uri)).status).not.toBe(0);
+    expect((await tools.run('nbdinfo', '--is', 'read-only', second.uri)).status).toBe(0);
+    expect((await tools.run('nbdcopy', image('other.img', 0, 9), second.uri)).status).not.toBe(0);
     await done('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', data, second.uri);
   });
 
