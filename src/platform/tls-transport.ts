@@ -66,8 +66,11 @@ interface Route {
 const hello = Buffer.from('holdfast transport 1');
 const defaultIdleTimeoutMs = 2000;
 const connectTimeoutMs = 1500;
+/** The kernel of a host that can be reached answers at once, however busy its daemon is. The system would
+ * repeat a lost SYN after a second only: guests wait for as long when the network comes back. */
+const reachTimeoutMs = 400;
 const minRedialMs = 100;
-const maxRedialMs = 1000;
+const maxRedialMs = 400;
 /** A peer that answers but reads slowly must not fill this host's memory. */
 const maxQueuedBytes = 4 * limits.maxFrameBytes;
 const maxConnections = 1024;
@@ -160,7 +163,11 @@ export function createTlsTransport(options: TlsTransportOptions): TlsTransport {
       },
     });
     track(socket);
-    route.session = open(route.host, socket);
+    const session = open(route.host, socket);
+    const unreached = clock.after(reachTimeoutMs, () => breakUp(session, 'it does not answer'));
+    socket.once('connect', () => unreached.cancel());
+    socket.once('close', () => unreached.cancel());
+    route.session = session;
   }
 
   function open(host: HostId, socket: TLSSocket): Session {
