@@ -2,6 +2,7 @@
 // do worse, and for each of the others the weakness that it is known for, seen in its row.
 
 import { readFileSync } from 'node:fs';
+import { crc32 } from 'node:zlib';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { inOwnTurn, settlePromises } from '../../src/platform/promises.ts';
 import { readScenario } from '../../src/scenario/read.ts';
@@ -37,7 +38,7 @@ beforeAll(async () => {
     const ofWay = new Map<string, ComparisonRow>();
     for (const way of ways) {
       const run = () =>
-        compare(scenario, way, { settle: settlePromises(), realTime: () => 0, log: null });
+        compare(scenario, way, { settle: settlePromises(), crc32, realTime: () => 0, log: null });
       ofWay.set(way.name, await inOwnTurn(run));
     }
     rows.set(name, ofWay);

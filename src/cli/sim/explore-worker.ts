@@ -35,6 +35,10 @@ const post = (message: WorkerMessage) => parentPort?.postMessage(message);
 
 const settle = settlePromises();
 
+// Most errors are answers of one host to another, and nobody reads where they were made. A replay of the
+// seed, which is no thread, says it.
+Error.stackTraceLimit = 0;
+
 parentPort?.on('message', (message: WorkerTask) => {
   const work = message.task === 'explore' ? explored(message) : shrunk(message);
   work.then(post, (error: unknown) => {

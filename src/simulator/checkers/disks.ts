@@ -65,9 +65,13 @@ export class Disks {
     const namespace = this.#ledger.namespace(guest.vm);
     const object = namespace?.disks[stamp.disk];
     const record = object === undefined ? null : this.#ledger.disk(object);
-    const what = `${guest.name} disk${stamp.disk} block ${stamp.block}: write ${stamp.serial} (epoch ${guest.epoch}) was acknowledged`;
+    const what = () =>
+      `${guest.name} disk${stamp.disk} block ${stamp.block}: write ${stamp.serial} (epoch ${guest.epoch}) was acknowledged`;
     if (record === null) {
-      this.#report('in-sync-before-acknowledge', `${what}, and no record of the disk is committed`);
+      this.#report(
+        'in-sync-before-acknowledge',
+        `${what()}, and no record of the disk is committed`,
+      );
       return;
     }
     for (const copy of copiesOf(record, stripeOf(record, stamp.block))) {
@@ -76,12 +80,12 @@ export class Disks {
       if (given === null || given.highestSerial < stamp.serial) {
         this.#report(
           'in-sync-before-acknowledge',
-          `${what}, and the copy on ${copy.host}, which counts, has not been given it`,
+          `${what()}, and the copy on ${copy.host}, which counts, has not been given it`,
         );
       } else if (isDurable && !this.#copies.isDurable(copy, stamp)) {
         this.#report(
           'flushed-is-durable',
-          `${what} as durable, and the copy on ${copy.host}, which counts, may lose it`,
+          `${what()} as durable, and the copy on ${copy.host}, which counts, may lose it`,
         );
       }
     }
