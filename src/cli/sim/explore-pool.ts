@@ -1,6 +1,7 @@
 // Hands seeds out to threads until there are no more, time is up, or enough has been found; then what was
 // found is shrunk, one finding per thread.
 
+import { setFlagsFromString } from 'node:v8';
 import { Worker } from 'node:worker_threads';
 import type { Finding } from './explore-seed.ts';
 import type { WorkerMessage, WorkerReply, WorkerTask } from './explore-worker.ts';
@@ -91,12 +92,19 @@ export async function explorePool(options: PoolOptions): Promise<PoolResult> {
   return { ...sum, findings, shrunk };
 }
 
+/** Nearly all that a run makes is garbage a moment later: a larger young generation copies less of it. */
+const youngGenerationMb = 96;
+
 async function startWorker(): Promise<Worker> {
+  // Every processor has a thread of its own to do: who helps one with its garbage keeps another waiting.
+  setFlagsFromString('--no-parallel-scavenge');
   const program = new URL(
     `./explore-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`,
     import.meta.url,
   );
-  const worker = new Worker(program);
+  const worker = new Worker(program, {
+    resourceLimits: { maxYoungGenerationSizeMb: youngGenerationMb },
+  });
   await heard(worker, 'ready');
   return worker;
 }
