@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { HoldfastError } from '../../src/model/errors.ts';
 import { connectionBounds } from '../../src/storage/nbd/connection.ts';
+import { maxUnsentBytes } from '../../src/storage/nbd/server.ts';
 import { CMD, enter, OPT, optionOf, parseReplies, requestOf, u32 } from './client-wire.ts';
 import { FakeStream } from './fake-streams.ts';
 import { enterTransmission, type Fixture, serve } from './fixture.ts';
@@ -141,6 +142,34 @@ test('a client that never reads, on many connections, does not hold up a neighbo
   for (const stream of streams) {
     expect(stream.outputBytes).toBeLessThan(connectionBounds.inFlightBytes + sizeBytes * 2);
   }
+  neighbourIsServed(fixture, 5);
+});
+
+test('clients that do not get through their handshakes make room for one that does', async () => {
+  const { streams, server } = await serve();
+  const idle = Array.from({ length: 500 }, () => streams.connect(new FakeStream()).feed(u32(3)));
+  expect(server.connections).toBe(64);
+  const entered = streams.connect(new FakeStream()).feed(enter());
+  expect(entered.destroyed).toBe(false);
+  for (let more = 0; more < 100; more += 1) idle.push(streams.connect(new FakeStream()));
+  expect(entered.destroyed).toBe(false);
+  expect(idle.filter((stream) => !stream.destroyed)).toHaveLength(63);
+});
+
+test('clients that take nothing make the host hold so much, and then the worst has to go', async () => {
+  const bytes = 32 * 1024 * 1024;
+  const device = new MemoryDevice(bytes, { record: false });
+  const fixture = await serve({ device });
+  const read = requestOf(CMD.READ, { length: bytes });
+  const clients = Array.from({ length: 40 }, () => {
+    const { stream } = enterTransmission(fixture, { stream: new FakeStream() });
+    stream.slow = true;
+    return stream;
+  });
+  for (const stream of clients) stream.feed(read);
+  const held = () => clients.filter((stream) => !stream.destroyed).length * bytes;
+  expect(held()).toBeLessThanOrEqual(maxUnsentBytes);
+  expect(held()).toBeGreaterThan(maxUnsentBytes / 2);
   neighbourIsServed(fixture, 5);
 });
 

@@ -302,7 +302,9 @@ test('close: clients are hung up on, and nothing reaches the device any more', a
 
 test('too many clients: the rest is turned away, and let in when there is room', async () => {
   const { streams, server, log } = await serve();
-  const streamsOpen = Array.from({ length: 70 }, () => streams.connect());
+  const streamsOpen = Array.from({ length: 70 }, () =>
+    streams.connect(new FakeStream()).feed(enter()),
+  );
   expect(server.connections).toBe(64);
   expect(log.of('warn')).toHaveLength(1);
   streamsOpen[0]?.hangUp();

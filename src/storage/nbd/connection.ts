@@ -20,6 +20,8 @@ export const connectionBounds = {
    * come on top. */
   inFlightBytes: 32 * 1024 * 1024,
   inFlightRequests: 1024,
+  /** Data of requests under way of all clients of the disk; above it each has one at most. */
+  sharedInFlightBytes: 256 * 1024 * 1024,
   /** Unread input above which a stalled client's stream is paused. */
   backlogBytes: 64 * 1024,
   /** Unread input above which a client is dropped, should its stream not heed the pause. */
@@ -34,6 +36,10 @@ export interface ConnectionOptions {
   readonly disk: NbdExport;
   readonly log: Log;
   readonly onClosed: () => void;
+  /** Of all clients of the disk together. */
+  readonly shared: { inFlightBytes: number };
+  /** It takes its answers slower than they come. */
+  readonly onUnsent: () => void;
 }
 
 export class Connection {
@@ -41,6 +47,8 @@ export class Connection {
   readonly #device: BlockDevice;
   readonly #log: Log;
   readonly #onClosed: () => void;
+  readonly #onUnsent: () => void;
+  readonly #shared: { inFlightBytes: number };
   readonly #protocol: NbdProtocol;
   readonly #replies = new Replies();
   #inFlightRequests = 0;
@@ -60,7 +68,18 @@ export class Connection {
     this.#device = options.device;
     this.#log = options.log;
     this.#onClosed = options.onClosed;
+    this.#onUnsent = options.onUnsent;
+    this.#shared = options.shared;
     this.#protocol = new NbdProtocol(options.disk);
+  }
+
+  get hasEntered(): boolean {
+    return this.#protocol.hasEntered;
+  }
+
+  /** What this host holds of answers that the client does not take. */
+  get unsentBytes(): number {
+    return this.#unsentBytes;
   }
 
   start(): void {
@@ -87,15 +106,22 @@ export class Connection {
     this.#protocol.push(bytes);
     this.#pump();
     if (this.#protocol.backlogBytes > connectionBounds.maxBacklogBytes) {
-      this.#drop('more requests than can be held');
+      this.drop('more requests than can be held');
     }
   }
 
   #stalled(): boolean {
     return (
       this.#inFlightBytes + this.#unsentBytes >= connectionBounds.inFlightBytes ||
-      this.#inFlightRequests >= connectionBounds.inFlightRequests
+      this.#inFlightRequests >= connectionBounds.inFlightRequests ||
+      (this.#inFlightBytes > 0 &&
+        this.#shared.inFlightBytes >= connectionBounds.sharedInFlightBytes)
     );
+  }
+
+  #hold(bytes: number): void {
+    this.#inFlightBytes += bytes;
+    this.#shared.inFlightBytes += bytes;
   }
 
   /** Understands and starts as much as the bounds allow, then sends what can be answered. */
@@ -109,6 +135,7 @@ export class Connection {
     this.#pumping = false;
     if (this.#closed) return;
     this.#flush();
+    if (this.#closed) return;
     this.#pauseOrResume();
     if (this.#ending && this.#inFlightRequests === 0 && !this.#ended) {
       this.#ended = true;
@@ -132,7 +159,7 @@ export class Connection {
         return false;
       case 'violation':
         this.#flush();
-        this.#drop(event.reason);
+        this.drop(event.reason);
         return false;
     }
   }
@@ -144,7 +171,7 @@ export class Connection {
       return this.#replies.done(request, structured);
     }
     this.#inFlightRequests += 1;
-    this.#inFlightBytes += heldBytes(request);
+    this.#hold(heldBytes(request));
     const finish = (error: HoldfastError | null) => this.#finish(request, error, null);
     const { offset, length, fua } = request;
     switch (request.command) {
@@ -179,7 +206,7 @@ export class Connection {
     extents: readonly Extent[] | null = null,
   ): void {
     this.#inFlightRequests -= 1;
-    this.#inFlightBytes -= heldBytes(request);
+    this.#hold(-heldBytes(request));
     if (this.#closed) return;
     const structured = this.#protocol.structured;
     const error = failure ?? wrongLength(request, bytes);
@@ -212,7 +239,9 @@ export class Connection {
     const { bytes } = this.#replies;
     if (bytes === 0) return;
     const fluent = this.#stream.write(this.#replies.take());
-    if (!fluent || this.#unsentBytes > 0) this.#unsentBytes += bytes;
+    if (fluent && this.#unsentBytes === 0) return;
+    this.#unsentBytes += bytes;
+    this.#onUnsent();
   }
 
   #pauseOrResume(): void {
@@ -224,7 +253,8 @@ export class Connection {
     else this.#stream.resume();
   }
 
-  #drop(reason: string): void {
+  /** Hangs up because of what the client does, and says so. */
+  drop(reason: string): void {
     this.#log.warn(`dropped an NBD client: ${reason}`);
     this.destroy();
   }

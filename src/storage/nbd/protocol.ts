@@ -79,6 +79,7 @@ export class NbdProtocol {
   };
   #state: State = 'clientFlags';
   #greeted = false;
+  #hasEntered = false;
   #options = 0;
   #optionCode = 0;
   #optionLength = 0;
@@ -95,6 +96,11 @@ export class NbdProtocol {
   /** Whether the client agreed to structured replies. */
   get structured(): boolean {
     return this.#agreement.structured;
+  }
+
+  /** The handshake is over, and the client may ask for the disk. */
+  get hasEntered(): boolean {
+    return this.#hasEntered;
   }
 
   /** Bytes pushed and not yet looked at. */
@@ -188,6 +194,7 @@ export class NbdProtocol {
     const answer = answerOption(this.#optionCode, data, this.#disk, this.#agreement);
     if (typeof answer === 'string') return this.#violation(answer);
     this.#state = answer.next === 'end' ? 'goodbye' : answer.next;
+    this.#hasEntered = answer.next === 'request';
     return { kind: 'answer', bytes: answer.bytes };
   }
 

@@ -10,8 +10,14 @@ import type { BlockDevice } from '../disk/block-device.ts';
 import { Connection } from './connection.ts';
 import type { NbdExport } from './wire.ts';
 
-/** More clients than that at once are turned away: each may make the host hold some memory. */
+/**
+ * More clients than that at once are turned away, because each may make the host hold some memory; but
+ * whoever has not got through its handshake makes room for a new one.
+ */
 const maxConnections = 64;
+/** Answers that clients do not take. Above it the one that takes least has to go: some clients that read
+ * nothing must not fill this host's memory. One alone never comes near. */
+export const maxUnsentBytes = 384 * 1024 * 1024;
 
 export interface NbdServerOptions {
   readonly streams: Streams;
@@ -46,24 +52,44 @@ export async function serveNbd(options: NbdServerOptions): Promise<NbdServer> {
     canUnmap: device.canUnmap,
   };
   const connections = new Set<Connection>();
+  const shared = { inFlightBytes: 0 };
   let closing: Promise<void> | null = null;
   let full = false;
+
+  function makeRoom(): boolean {
+    const idle = [...connections].find((one) => !one.hasEntered);
+    idle?.destroy();
+    return idle !== undefined;
+  }
+
+  function lookAtUnsent(): void {
+    let sum = 0;
+    let most: Connection | null = null;
+    for (const one of connections) {
+      sum += one.unsentBytes;
+      if (one.unsentBytes > (most?.unsentBytes ?? 0)) most = one;
+    }
+    if (sum > maxUnsentBytes)
+      most?.drop('it does not take its answers, and the host holds too many');
+  }
 
   const accept = (stream: Stream): void => {
     if (closing !== null) return stream.destroy();
     if (connections.size >= maxConnections) {
-      if (!full) log.warn('turned an NBD client away: too many are connected', { path });
+      if (!full) log.warn('too many NBD clients at once: some are turned away', { path });
       full = true;
-      return stream.destroy();
+      if (!makeRoom()) return stream.destroy();
     }
     const connection = new Connection({
       stream,
       device,
       disk,
       log,
+      shared,
+      onUnsent: lookAtUnsent,
       onClosed: () => {
         connections.delete(connection);
-        full = false;
+        if (connections.size < maxConnections / 2) full = false;
       },
     });
     connections.add(connection);
