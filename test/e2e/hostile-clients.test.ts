@@ -58,7 +58,7 @@ function memoryMiB(): number {
 async function neighbour(isOver: () => boolean): Promise<number> {
   const client = await NbdClient.open(service.socket, 'disk0');
   let turns = 0;
-  while (!isOver() || turns < 20) {
+  while (!isOver() || turns < 5) {
     const offset = (turns % 64) * MiB;
     const data = Buffer.alloc(65_536, turns + 1);
     await client.write(offset, data, turns % 8 === 0);
@@ -92,7 +92,7 @@ const attacks: Record<string, () => Promise<unknown>> = {
   'half of a frame, and silence': () =>
     each(40, () => attacker(enter(), requestOf(CMD.WRITE, { length: 32 * MiB }), garbage(MiB))),
   'reads that nobody takes': () =>
-    each(55, () => {
+    each(24, () => {
       const reads = Array.from({ length: 10 }, () => requestOf(CMD.READ, { length: 16 * MiB }));
       return attacker(enter(), ...reads).then((socket) => socket.pause());
     }),
@@ -127,8 +127,8 @@ it.each(Object.keys(attacks))('%s', async (name) => {
   await new Tools(cluster.folder).done('nbdinfo', service.uri);
   isOver = true;
   expect(await served).toBeGreaterThan(0);
-  // Far more than the bounds say, because garbage is collected late; without them it would be 3 GiB.
-  expect(memoryMiB() - before).toBeLessThan(1600);
+  // More than the bounds say, because garbage is collected late; they are tested in test/nbd.
+  expect(memoryMiB() - before).toBeLessThan(1024);
   for (const socket of open) socket.destroy();
   expect(service.process.exitCode).toBe(null);
 });
