@@ -181,11 +181,12 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     journal,
     admission: voter,
     timings,
-    onCommitted: (record, ballot) => {
+    onCommitted: (record, ballot, told) => {
       const entry = { record, ballot };
-      if (directory.update(entry)) sync.announce(entry);
+      if (directory.update(entry)) sync.announce(entry, told);
     },
     onLearned: (record, ballot) => directory.update({ record, ballot }),
+    onMissed: (host, objects) => sync.want(host, objects),
   });
   for (const accepted of registers.committed()) directory.update(accepted);
   // A voter that missed a commit hears of it here, whoever else is away: see register.md, "Learning".

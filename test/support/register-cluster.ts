@@ -125,6 +125,13 @@ export class RegisterCluster {
       timings,
       onCommitted: (record, ballot) => this.committed.push({ record, ballot }),
       onLearned: (record, ballot) => this.committed.push({ record, ballot }),
+      // As the directories do it: the answer comes later, if the host is still there.
+      onMissed: (of) => {
+        const known = this.committed.findLast(({ ballot }) => ballot.host === of);
+        this.#note('missed');
+        if (known === undefined) return;
+        clock.after(this.#knowledge.next() * 20, () => registers.learn(known.record, known.ballot));
+      },
     });
     this.running.set(host, { clock, peer, journal, registers });
     peer.start();

@@ -31,7 +31,10 @@ interface Difference {
 }
 
 export interface DirectorySync {
-  announce(entry: DirectoryEntry): void;
+  /** `told`: hosts that hear of it in another way. */
+  announce(entry: DirectoryEntry, told: readonly HostId[]): void;
+  /** The host is known to have something newer of these objects. */
+  want(host: HostId, objects: readonly ObjectId[]): void;
   /** A host's heartbeat carried this digest of its directory. */
   onDigest(host: HostId, digest: string): void;
 }
@@ -179,9 +182,15 @@ export function createDirectorySync(options: {
   }
 
   return {
-    announce(entry) {
-      const others = peer.connected().filter((host) => host !== peer.self);
+    announce(entry, told) {
+      const others = peer.connected().filter((host) => host !== peer.self && !told.includes(host));
+      if (others.length === 0) return;
       peer.sendAll(others, 'directory.announce', [entry] as unknown as JsonValue);
+    },
+    want(host, objects) {
+      fetch(host, objects.slice(0, maxEntriesPerMessage)).then(take, (error: unknown) =>
+        log.debug(`records not fetched: ${String(error)}`, { host }),
+      );
     },
     onDigest(host, digest) {
       if (host === peer.self || digest === directory.digest()) {

@@ -4,7 +4,9 @@
 // be able to list it (`live`) for a checkpoint. See docs/protocols/register.md, "The journal".
 //
 // It is not a log of operations: an entry that failed may still turn out durable, so entries must be
-// such that repeating or keeping one that nobody was told of does no harm (whole states do).
+// such that repeating or keeping one that nobody was told of does no harm (whole states do). One that
+// builds upon earlier ones can be written as an `EntrySource`, which is asked when it is known what of
+// these is in the file.
 
 import { HoldfastError } from '../../model/errors.ts';
 import type { Clock } from '../../ports/clock.ts';
@@ -17,6 +19,13 @@ import { recover } from './recovery.ts';
 import { openSuperblock, type StoreLocation, type Superblock } from './superblock.ts';
 
 export type AppendDone = (error: HoldfastError | null) => void;
+
+/** Says what is to be written when its batch is formed: while no other one is in flight, so that all
+ * that was given before is durable, or has failed, or stands before it in this very batch. */
+export interface EntrySource {
+  /** Perhaps nothing, where all is written already. Called once, and not at all where it is refused. */
+  encode(): readonly Uint8Array[];
+}
 
 export interface JournalBounds {
   /** A checkpoint is due when the file exceeds both this ... */
@@ -45,16 +54,22 @@ export interface Journal {
   begin(replay: (entry: Uint8Array) => void, live: () => Iterable<Uint8Array>): void;
   /** Calls back, never before it returns, when the entry is durable or failed: `disk-full` (later
    * appends may succeed), `disk-error`, `stopped`. */
-  append(entry: Uint8Array, done: AppendDone): void;
+  append(entry: Uint8Array | EntrySource, done: AppendDone): void;
   /** Appends with the next batch that somebody waits for, or at the close; may get lost. */
-  appendLazily(entry: Uint8Array): void;
+  appendLazily(entry: Uint8Array | EntrySource): void;
   /** Writes what is queued, and ends. */
   close(): Promise<void>;
 }
 
 interface Entry {
-  readonly bytes: Uint8Array;
+  readonly what: Uint8Array | EntrySource;
   readonly done: AppendDone | null;
+}
+
+/** Entries that are written together, and what they say. */
+interface Batch {
+  readonly entries: readonly Entry[];
+  readonly bytes: readonly Uint8Array[];
 }
 
 /** Rejects with `store-damaged`, `bad-request` (the store of another host), `disk-full`, `disk-error`. */
@@ -138,20 +153,20 @@ class GroupCommitJournal implements Journal {
     this.#live = live;
   }
 
-  append(entry: Uint8Array, done: AppendDone): void {
+  append(entry: Uint8Array | EntrySource, done: AppendDone): void {
     const refusal = this.failure ?? (this.#closing === null ? null : stopped());
     if (refusal !== null) {
       this.#clock.defer(() => done(refusal));
       return;
     }
-    this.#queue.push({ bytes: entry, done });
+    this.#queue.push({ what: entry, done });
     this.#awaited += 1;
     this.#pump();
   }
 
-  appendLazily(entry: Uint8Array): void {
+  appendLazily(entry: Uint8Array | EntrySource): void {
     if (this.failure === null && this.#closing === null)
-      this.#queue.push({ bytes: entry, done: null });
+      this.#queue.push({ what: entry, done: null });
   }
 
   close(): Promise<void> {
@@ -179,24 +194,36 @@ class GroupCommitJournal implements Journal {
     else if (this.#closing !== null) this.#closing();
   }
 
-  #takeBatch(): Entry[] {
-    let bytes = 0;
+  #takeBatch(): Batch {
+    const bytes: Uint8Array[] = [];
+    let total = 0;
     let count = 0;
     while (count < this.#queue.length) {
-      bytes += (this.#queue[count] as Entry).bytes.length + 4;
-      if (count > 0 && bytes > this.#bounds.batchBytes) break;
+      const { what } = this.#queue[count] as Entry;
+      if (what instanceof Uint8Array) {
+        if (count > 0 && total + what.length + 4 > this.#bounds.batchBytes) break;
+        bytes.push(what);
+        total += what.length + 4;
+      } else {
+        // How long it is, is known only once it is said, and then it stays in this batch.
+        if (count > 0 && total > this.#bounds.batchBytes / 2) break;
+        for (const piece of what.encode()) {
+          bytes.push(piece);
+          total += piece.length + 4;
+        }
+      }
       count += 1;
     }
-    const batch = count === this.#queue.length ? this.#queue : this.#queue.slice(0, count);
+    const entries = count === this.#queue.length ? this.#queue : this.#queue.slice(0, count);
     this.#queue = this.#queue.slice(count);
     this.#awaited = this.#queue.reduce((sum, entry) => sum + (entry.done === null ? 0 : 1), 0);
-    return batch;
+    return { entries, bytes };
   }
 
-  #writeBatch(batch: Entry[]): void {
+  #writeBatch(batch: Batch): void {
     this.#inFlight = true;
-    const entries = batch.map((entry) => entry.bytes);
-    const bytes = encodeBatch(this.#generation, this.#sequence + 1, entries);
+    const { crc32 } = this.#at.disk;
+    const bytes = encodeBatch(this.#generation, this.#sequence + 1, batch.bytes, crc32);
     this.#file.write(this.#offset, [bytes], (error) => {
       // Nothing was synced, so the same place may be written again: no batch beyond it exists.
       if (error !== null) this.#settle(batch, this.#explain(error));
@@ -204,7 +231,7 @@ class GroupCommitJournal implements Journal {
     });
   }
 
-  #synced(batch: Entry[], bytes: number, error: DiskError | null): void {
+  #synced(batch: Batch, bytes: number, error: DiskError | null): void {
     if (error !== null) {
       // What of the file is on the disk is unknown, and stays so: a second sync would say nothing.
       this.failure = this.#explain(error);
@@ -216,13 +243,13 @@ class GroupCommitJournal implements Journal {
     }
     this.#sequence += 1;
     this.#offset += bytes;
-    if (this.#tail !== null) for (const entry of batch) this.#tail.push(entry.bytes);
+    if (this.#tail !== null) for (const one of batch.bytes) this.#tail.push(one);
     this.#settle(batch, null);
     this.#considerCheckpoint();
   }
 
-  #settle(batch: Entry[], error: HoldfastError | null): void {
-    for (const entry of batch) entry.done?.(error);
+  #settle(batch: Batch, error: HoldfastError | null): void {
+    for (const entry of batch.entries) entry.done?.(error);
     // Only now: what the callbacks appended shares the next batch.
     this.#inFlight = false;
     this.#pump();

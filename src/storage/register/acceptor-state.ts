@@ -1,9 +1,11 @@
-// The state of one register at one acceptor, and how it is written into the journal: as a whole at
-// each change, so that any later entry makes up for an earlier one that failed.
+// The state of one register at one acceptor, and how it is written into the journal: as a whole, so
+// that any later entry makes up for an earlier one that failed; or as the changes that many registers
+// took in one message, where the journal has what they are made from (`journaling.ts` sees to that).
 
 import type { Ballot } from '../../model/ballot.ts';
 import type { ObjectId } from '../../model/ids.ts';
 import type { ObjectRecord, Voter, Voting } from '../../model/record.ts';
+import type { JournaledHead } from './change-batch.ts';
 import type { History } from './messages.ts';
 
 export interface Accepted {
@@ -26,8 +28,9 @@ export interface AcceptorState {
 type Entry =
   /** The whole state. */
   | { readonly object: ObjectId; readonly state: AcceptorState }
-  /** The record accepted in this ballot is committed. */
-  | { readonly object: ObjectId; readonly committed: Ballot }
+  | { readonly head: JournaledHead; readonly changes: readonly unknown[] }
+  /** The records accepted in these ballots are committed. */
+  | { readonly committed: readonly (readonly [ObjectId, Ballot])[] }
   | { readonly object: ObjectId; readonly forgotten: true };
 
 const encoder = new TextEncoder();

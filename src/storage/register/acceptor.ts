@@ -18,6 +18,15 @@ import type { Probe } from '../../ports/probe.ts';
 import type { Journal } from '../journal/journal.ts';
 import { type Accepted, type AcceptorState, decodeEntry, encodeEntry } from './acceptor-state.ts';
 import type { Admission } from './admission.ts';
+import {
+  type Change,
+  type ChangesAnswer,
+  type ChangesHead,
+  changedFrom,
+  type JournaledHead,
+  readJournaled,
+} from './change-batch.ts';
+import { ChangesEntry, CommittedEntry, type Register, StateEntry } from './journaling.ts';
 import type { AcceptorAnswer, AcceptRequest, LearnRequest, PrepareRequest } from './messages.ts';
 
 /** Called exactly once, now or when the answer's ground is durable. An error: the store could not
@@ -38,19 +47,24 @@ export interface Acceptor {
   readonly count: number;
   prepare(from: HostId, request: PrepareRequest, answer: Answer): void;
   accept(from: HostId, request: AcceptRequest, answer: Answer): void;
+  /** `accept` of many records, each said as a change of what is accepted here; `bytes` says the same
+   * as `changes`. The answer tells of those that are not accepted. */
+  acceptChanges(
+    from: HostId,
+    head: ChangesHead,
+    changes: readonly Change[],
+    bytes: Uint8Array,
+    answer: (error: HoldfastError | null, answer: ChangesAnswer) => void,
+  ): void;
   learn(request: LearnRequest, answer: Answer): void;
+  /** What was accepted in this ballot is chosen: the record, or null where neither it nor a newer one
+   * is accepted here. */
+  chosen(object: ObjectId, ballot: Ballot): ObjectRecord | 'newer' | null;
   accepted(object: ObjectId): AcceptedState | null;
   state(object: ObjectId): AcceptorState | null;
   all(): IterableIterator<[ObjectId, AcceptorState]>;
   /** Drops a register for good (a tombstone that all hosts have seen). */
   forget(object: ObjectId, done: (error: HoldfastError | null) => void): void;
-}
-
-interface Register {
-  state: AcceptorState;
-  /** Counts the states; those up to `durableVersion` (or a newer one) are on the disk. */
-  version: number;
-  durableVersion: number;
 }
 
 /** So many forgotten objects are remembered, against messages that were long under way. */
@@ -83,6 +97,8 @@ class DurableAcceptor implements Acceptor {
   readonly #onOpen: (object: ObjectId, open: boolean) => void;
   readonly #registers = new Map<ObjectId, Register>();
   readonly #forgotten = new Set<ObjectId>();
+  /** The one that waits for the next batch. */
+  #committed: CommittedEntry | null = null;
 
   constructor(journal: Journal, options: AcceptorOptions) {
     const { onOpen } = options;
@@ -97,7 +113,10 @@ class DurableAcceptor implements Acceptor {
       (entry) => this.#replay(entry),
       () => this.#live(),
     );
-    for (const [object, { state }] of this.#registers) if (!state.committed) onOpen(object, true);
+    for (const [object, register] of this.#registers) {
+      register.written = register.state.accepted?.ballot ?? null;
+      if (!register.state.committed) onOpen(object, true);
+    }
   }
 
   get failure(): HoldfastError | null {
@@ -138,7 +157,7 @@ class DurableAcceptor implements Acceptor {
   }
 
   accept(from: HostId, request: AcceptRequest, answer: Answer): void {
-    const { object, ballot, record, history, nextBallot, voter } = request;
+    const { object, ballot, record, nextBallot, voter } = request;
     if (ballot.host !== from || nextBallot.host !== from)
       return answer(badBallot(ballot, from), null);
     let register = this.#find(object, voter);
@@ -146,31 +165,59 @@ class DurableAcceptor implements Acceptor {
       register = this.#create(object, voter, votingOf(record));
     }
     if (register === null) return answer(null, this.#notVoter(object, voter));
-    const { promised, accepted } = register.state;
+    const refusal = this.#vote(from, object, register, request);
+    if (refusal !== null) return answer(null, refusal);
     const tellAndAnswer: Answer = (error, what) => {
       if (error === null) this.#probe.reached({ at: 'acceptor.accepted', object, ballot, record });
       answer(error, what);
     };
-    if (accepted !== null && compareBallots(accepted.ballot, ballot) === 0) {
-      // The same request again, or learned before; the promise on board may still be new.
-      if (compareBallots(nextBallot, promised) > 0) {
-        this.#change(object, register, { ...register.state, promised: nextBallot });
-      }
-      return this.#whenDurable(object, register, tellAndAnswer, { answer: 'accepted' });
-    }
-    const least = newest(promised, accepted?.ballot ?? null);
-    if (compareBallots(ballot, least) < 0) {
-      return answer(null, { answer: 'outbid', highest: least as Ballot });
-    }
-    const refusal = this.#leased(accepted, record, from);
-    if (refusal !== null) return answer(null, refusal);
-    this.#change(object, register, {
-      ...register.state,
-      promised: newest(ballot, nextBallot),
-      accepted: { ballot, record, history },
-      committed: false,
-    });
     this.#whenDurable(object, register, tellAndAnswer, { answer: 'accepted' });
+  }
+
+  acceptChanges(
+    from: HostId,
+    head: ChangesHead,
+    changes: readonly Change[],
+    bytes: Uint8Array,
+    answer: (error: HoldfastError | null, answer: ChangesAnswer) => void,
+  ): void {
+    const entry = new ChangesEntry(from, head, bytes);
+    const refused: [number, AcceptorAnswer][] = [];
+    let mustWait = false;
+    for (let place = 0; place < changes.length; place += 1) {
+      const change = changes[place] as Change;
+      const { object, ballot } = change;
+      const register = this.#find(object, head.voter);
+      const isRepeated = compareBallots(register?.state.accepted?.ballot ?? null, ballot) === 0;
+      const refusal =
+        register === null
+          ? this.#notVoter(object, head.voter)
+          : this.#vote(from, object, register, change);
+      if (refusal !== null || register === null) {
+        refused.push([place, refusal as AcceptorAnswer]);
+        entry.leaveOut(place);
+        continue;
+      }
+      const { version } = register;
+      const { record } = register.state.accepted as Accepted;
+      if (version > register.durableVersion) mustWait = true;
+      entry.taken.push({ place, change, record, register, version, isRepeated });
+    }
+    const finish = () => {
+      for (const { change, record } of entry.taken) {
+        const { object, ballot } = change;
+        this.#probe.reached({ at: 'acceptor.accepted', object, ballot, record });
+      }
+      answer(null, refused.length === 0 ? null : refused);
+    };
+    if (!mustWait) return finish();
+    this.#journal.append(entry, (error) => {
+      entry.settle(error);
+      if (error === null) return finish();
+      const what = { changes: entry.taken.length, reason: error.message };
+      this.#log.warn('registers could not be saved', what);
+      answer(error, null);
+    });
   }
 
   learn(request: LearnRequest, answer: Answer): void {
@@ -190,12 +237,7 @@ class DurableAcceptor implements Acceptor {
     }
     const { accepted, committed } = register.state;
     const order = compareBallots(ballot, accepted?.ballot ?? null);
-    if (order === 0 && !committed) {
-      register.state = { ...register.state, committed: true };
-      this.#onOpen(object, false);
-      // A hint against needless finishing after a restart: nobody has to wait for it.
-      this.#journal.appendLazily(encodeEntry({ object, committed: ballot }));
-    }
+    if (order === 0 && !committed) this.#commit(object, register, ballot);
     if (order <= 0) return answer(null, { answer: 'accepted' });
     if (record === null) return answer(null, this.#notVoter(object, voter));
     this.#admission.learned(accepted?.record ?? null, record);
@@ -206,6 +248,16 @@ class DurableAcceptor implements Acceptor {
       committed: true,
     });
     this.#whenDurable(object, register, answer, { answer: 'accepted' });
+  }
+
+  chosen(object: ObjectId, ballot: Ballot): ObjectRecord | 'newer' | null {
+    const register = this.#registers.get(object);
+    const accepted = register?.state.accepted ?? null;
+    const order = compareBallots(ballot, accepted?.ballot ?? null);
+    if (register === undefined || accepted === null || order > 0) return null;
+    if (order < 0) return 'newer';
+    if (!register.state.committed) this.#commit(object, register, ballot);
+    return accepted.record;
   }
 
   accepted(object: ObjectId): AcceptedState | null {
@@ -259,7 +311,7 @@ class DurableAcceptor implements Acceptor {
       accepted: null,
       committed: false,
     };
-    const register = { state, version: 0, durableVersion: -1 };
+    const register = { state, version: 0, durableVersion: -1, written: null };
     this.#registers.set(object, register);
     this.#onOpen(object, true);
     return register;
@@ -277,16 +329,57 @@ class DurableAcceptor implements Acceptor {
     this.#onOpen(object, !next.committed);
   }
 
+  /** Accepts what is proposed, in memory: null; or says why not, and then nothing has moved. */
+  #vote(
+    from: HostId,
+    object: ObjectId,
+    register: Register,
+    proposal: AcceptRequest | Change,
+  ): AcceptorAnswer | null {
+    const { ballot, nextBallot } = proposal;
+    const { promised, accepted, voter, voting } = register.state;
+    if (accepted !== null && compareBallots(accepted.ballot, ballot) === 0) {
+      // The same request again, or learned before; the promise on board may still be new.
+      if (compareBallots(nextBallot, promised) > 0) {
+        this.#change(object, register, { ...register.state, promised: nextBallot });
+      }
+      return null;
+    }
+    const least = newest(promised, accepted?.ballot ?? null);
+    if (compareBallots(ballot, least) < 0) return { answer: 'outbid', highest: least as Ballot };
+    const next = acceptedNext(accepted, proposal);
+    if (next === null) return { answer: 'behind' };
+    const refusal = this.#leased(accepted, next.record, from);
+    if (refusal !== null) return refusal;
+    const raised = newest(ballot, nextBallot);
+    const state = { voter, voting, promised: raised, accepted: next, committed: false };
+    this.#change(object, register, state);
+    return null;
+  }
+
+  #commit(object: ObjectId, register: Register, ballot: Ballot): void {
+    register.state = { ...register.state, committed: true };
+    this.#onOpen(object, false);
+    if (this.#journal.failure !== null) return;
+    if (this.#committed === null) {
+      this.#committed = new CommittedEntry(() => {
+        this.#committed = null;
+      });
+      this.#journal.appendLazily(this.#committed);
+    }
+    this.#committed.committed.push([object, ballot]);
+  }
+
   /** Answers when the present state, or a newer one, is on the disk. */
   #whenDurable(object: ObjectId, register: Register, answer: Answer, what: AcceptorAnswer): void {
-    const { version, state } = register;
-    if (register.durableVersion >= version) return answer(null, what);
-    this.#journal.append(encodeEntry({ object, state }), (error) => {
+    if (register.durableVersion >= register.version) return answer(null, what);
+    const entry = new StateEntry(object, register);
+    this.#journal.append(entry, (error) => {
+      entry.settle(error);
       if (error !== null) {
         this.#log.warn('a register could not be saved', { object, reason: error.message });
         return answer(error, null);
       }
-      register.durableVersion = Math.max(register.durableVersion, version);
       answer(null, what);
     });
   }
@@ -317,14 +410,41 @@ class DurableAcceptor implements Acceptor {
     if ('forgotten' in entry) {
       this.#registers.delete(entry.object);
     } else if ('state' in entry) {
-      this.#registers.set(entry.object, { state: entry.state, version: 0, durableVersion: 0 });
+      const { state } = entry;
+      this.#registers.set(entry.object, { state, version: 0, durableVersion: 0, written: null });
+    } else if ('head' in entry) {
+      for (const change of readJournaled(entry.head, entry.changes)) {
+        this.#replayChange(entry.head, change);
+      }
     } else {
-      const register = this.#registers.get(entry.object);
-      const accepted = register?.state.accepted ?? null;
-      if (register === undefined || compareBallots(accepted?.ballot ?? null, entry.committed) !== 0)
-        return;
-      register.state = { ...register.state, committed: true };
+      for (const [object, ballot] of entry.committed) {
+        const register = this.#registers.get(object);
+        const accepted = register?.state.accepted ?? null;
+        if (register === undefined || accepted === null) continue;
+        if (compareBallots(accepted.ballot, ballot) !== 0) continue;
+        register.state = { ...register.state, committed: true };
+      }
     }
+  }
+
+  #replayChange(head: JournaledHead, change: Change): void {
+    const { object, ballot, base, nextBallot } = change;
+    const register = this.#registers.get(object);
+    // Forgotten, or another voter by now: a compacted file begins with what came after.
+    if (register === undefined || !sameVoter(register.state.voter, head.voter)) return;
+    const { accepted, promised } = register.state;
+    if (compareBallots(accepted?.ballot ?? null, ballot) >= 0) return;
+    if (accepted === null || compareBallots(accepted.ballot, base) !== 0) {
+      const found = formatBallot(accepted?.ballot ?? null);
+      const what = `The change ${formatBallot(ballot)} of ${object} is made from ${formatBallot(base)}`;
+      throw new HoldfastError('store-damaged', `${what}, and the journal leads to ${found}`);
+    }
+    register.state = {
+      ...register.state,
+      promised: newest(promised, nextBallot),
+      accepted: changedFrom(accepted, change),
+      committed: false,
+    };
   }
 
   *#live(): IterableIterator<Uint8Array> {
@@ -341,12 +461,33 @@ function failedAcceptor(failure: HoldfastError): Acceptor {
     count: 0,
     prepare: (_from, _request, answer) => refuse(answer),
     accept: (_from, _request, answer) => refuse(answer),
+    acceptChanges(_from, _head, changes, _bytes, answer) {
+      const reason = failure.message;
+      answer(
+        null,
+        changes.map((_, place) => [place, { answer: 'notVoter', reason }]),
+      );
+    },
+    chosen: () => null,
     learn: (_request, answer) => refuse(answer),
     accepted: () => null,
     state: () => null,
     all: () => new Map<ObjectId, AcceptorState>().entries(),
     forget: (_object, done) => done(failure),
   };
+}
+
+/** What would be accepted; null where the proposal is a change of something else than is accepted. */
+function acceptedNext(
+  accepted: Accepted | null,
+  proposal: AcceptRequest | Change,
+): Accepted | null {
+  if (!('base' in proposal)) {
+    const { ballot, record, history } = proposal;
+    return { ballot, record, history };
+  }
+  if (accepted === null || compareBallots(accepted.ballot, proposal.base) !== 0) return null;
+  return changedFrom(accepted, proposal);
 }
 
 /** Whether it becomes a voter by the change of voters that is under way. */

@@ -20,7 +20,8 @@ import {
 } from '../../model/record.ts';
 import type { Timer } from '../../ports/clock.ts';
 import { lockOf } from './acceptor.ts';
-import { type History, historyLength } from './messages.ts';
+import { changeText, historyAfter, type Change as RecordChange } from './change-batch.ts';
+import type { AcceptorAnswer, History } from './messages.ts';
 import type {
   ChangeContext,
   ChangeOptions,
@@ -30,6 +31,7 @@ import type {
   Remembered,
   Target,
 } from './outcome.ts';
+import { difference, type Patch } from './patch.ts';
 import { chooseQuorum, type Found, keepsLock, sameLock } from './quorum.ts';
 import { countAnswer, emptyTally, type Lagging, lagging, type Tally } from './tally.ts';
 
@@ -65,6 +67,10 @@ export class Change {
   readonly #pending = new Map<string, Pending>();
   #oldestPending: Ballot | null = null;
   #base: Ballot | null = null;
+  /** What `decide` wrote, as a change of what this host remembers of its last success; null: the record
+   * goes as a whole. */
+  #patch: PatchText | null = null;
+  #maxBytes: number = limits.maxRecordBytes;
   /** Set when the change itself is refused for a lease, and only what is pending must be ended. */
   #settling: Outcome | null = null;
   #writing = false;
@@ -117,7 +123,7 @@ export class Change {
     const ballot = this.#context.newBallot();
     const voting = this.#voting;
     const body = { object, ballot, create: create === true, voting };
-    this.#broadcast('register.prepare', body, voting, (tally, graceOver) => {
+    const answered = this.#listen(voting, (tally, graceOver) => {
       const hasPromised = isAmong(tally.promised.map((promise) => promise.voter));
       if (isQuorum(voting, hasPromised)) {
         // Voters that a few want to have, and that do not answer, must not be in everybody's way.
@@ -135,6 +141,11 @@ export class Change {
       }
       return 'more';
     });
+    for (const voter of votersOf(voting)) {
+      this.#context.ask(voter, 'register.prepare', { ...body, voter }, (error, answer) =>
+        answered(voter, error, answer),
+      );
+    }
   }
 
   #prefers(record: ObjectRecord | null): boolean {
@@ -204,7 +215,8 @@ export class Change {
       if (!this.#didNotHappenIn(found)) return this.#finish(this.#unknown());
       this.#base = found.history[0] ?? null;
     }
-    const decision = this.#settling === null ? this.#ask(found.record) : null;
+    this.#patch = null;
+    const decision = this.#settling === null ? this.#ask(found, fromMemory) : null;
     const write = decision !== null && 'write' in decision ? decision.write : null;
     if (write !== null && write !== found.record) {
       if (found.record !== null && !found.committed && !sameVoting(write, found.record)) {
@@ -231,13 +243,14 @@ export class Change {
       // Nothing can be accepted in order to end what is pending.
       return this.#finish(this.#pending.size > 0 ? this.#unknown() : outcome(null));
     }
+    if (fromMemory) this.#patch = unchanged;
     if (fromMemory || this.#renew || !found.committed || this.#pending.size > 0) {
       return this.#accept(ballot, found.record, found, outcome);
     }
     if (behind.length > 0) this.#context.teach(found, behind);
     // Who wrote it may have died before it told anybody.
     const isNews = behind.some(({ knows }) => knows === 'older' || knows === 'record');
-    if (isNews) this.#context.announce(found);
+    if (isNews) this.#context.announce(found, []);
     this.#finish(outcome(found.ballot));
   }
 
@@ -248,7 +261,8 @@ export class Change {
     return base !== null && found.history.some((ballot) => compareBallots(ballot, base) === 0);
   }
 
-  #ask(current: ObjectRecord | null): Decision {
+  #ask(found: Found, fromMemory: boolean): Decision {
+    const current = found.record;
     let decision: Decision;
     try {
       decision = this.#decide(current);
@@ -256,18 +270,24 @@ export class Change {
       return { refuse: asHoldfastError(error, 'bad-request') };
     }
     if (!('write' in decision) || decision.write === current) return decision;
-    const problem = this.#problem(decision.write, current);
+    const problem = this.#problem(decision.write, found, fromMemory);
     return problem === null ? decision : { refuse: new HoldfastError('bad-request', problem) };
   }
 
-  #problem(record: ObjectRecord, current: ObjectRecord | null): string | null {
+  #problem(record: ObjectRecord, found: Found, fromMemory: boolean): string | null {
     const { object } = this.#target;
+    const current = found.record;
     if (record.id !== object) return `The record of ${record.id} was written to ${object}`;
     if (!isVotingStep(current ?? this.#voting, record))
       return `The voters of ${object} can not be changed so`;
-    const bytes = encoder.encode(JSON.stringify(record)).length;
-    if (bytes <= limits.maxRecordBytes) return null;
-    return `The record of ${object} has ${bytes} bytes; at most ${limits.maxRecordBytes} are allowed`;
+    if (fromMemory && current !== null) this.#patch = patchBetween(current, record);
+    const grown = (found.maxBytes ?? limits.maxRecordBytes) + maxBytesOf(this.#patch);
+    this.#maxBytes =
+      this.#patch !== null && grown <= limits.maxRecordBytes
+        ? grown
+        : encoder.encode(JSON.stringify(record)).length;
+    if (this.#maxBytes <= limits.maxRecordBytes) return null;
+    return `The record of ${object} has ${this.#maxBytes} bytes; at most ${limits.maxRecordBytes} are allowed`;
   }
 
   /** Proposes `record`: what was found, or what replaces it. */
@@ -280,10 +300,9 @@ export class Change {
   ): void {
     const { object } = this.#target;
     const writes = record !== found.record;
-    const history: History = writes
-      ? [ballot, ...found.history].slice(0, historyLength)
-      : found.history;
+    const history: History = writes ? historyAfter(ballot, found.history) : found.history;
     const nextBallot = this.#context.newBallot();
+    const maxBytes = writes ? this.#maxBytes : (found.maxBytes ?? limits.maxRecordBytes);
     // Those of what it is made from, and its own: one contains the other.
     const voting = record.nextVoters === undefined ? this.#voting : votingOf(record);
     const voters = votersOf(voting);
@@ -301,41 +320,68 @@ export class Change {
     const { probe } = this.#context;
     let isAcceptedOnce = false;
     probe.reached({ at: 'register.accepting', object, ballot, record });
-    this.#broadcast(
-      'register.accept',
-      { object, ballot, record, history, nextBallot },
-      voting,
-      (tally, graceOver) => {
-        const hasAccepted = isAmong(tally.accepted);
-        if (tally.accepted.length === 1 && voters.length > 1 && !isAcceptedOnce) {
-          isAcceptedOnce = true;
-          probe.reached({ at: 'register.acceptedOne', object });
-        }
-        if (isQuorum(voting, hasAccepted)) {
-          this.#enter();
-          probe.reached({ at: 'register.committed', object, ballot, record });
-          const chosen: Found = { ballot, record, history, committed: true };
-          const promises = { ballot: nextBallot, found: chosen, voting: votingOf(record) };
-          this.#context.remember(object, promises);
-          const learners = voters.map((voter): Lagging => {
-            return { voter, knows: tally.accepted.includes(voter) ? 'record' : 'older' };
-          });
-          this.#context.teach(chosen, learners);
-          this.#context.announce(chosen);
-          this.#voting = promises.voting;
-          const result = outcome(ballot);
-          if (result === null) this.#proceed(nextBallot, chosen, true, []);
-          else this.#finish(result);
-        } else if (!isQuorum(voting, either(hasAccepted, isAmong(tally.outstanding)))) {
-          // If nobody took it, the last answers may make sure that nothing is pending.
-          if (tally.accepted.length === 0 && tally.outstanding.length > 0 && !graceOver)
-            return 'wait';
-          this.#enter();
-          this.#acceptFailed(ballot, record, found, tally);
-        }
-        return 'more';
+    const answered = this.#listen(voting, (tally, graceOver) => {
+      const hasAccepted = isAmong(tally.accepted);
+      if (tally.accepted.length === 1 && voters.length > 1 && !isAcceptedOnce) {
+        isAcceptedOnce = true;
+        probe.reached({ at: 'register.acceptedOne', object });
+      }
+      if (isQuorum(voting, hasAccepted)) {
+        this.#enter();
+        probe.reached({ at: 'register.committed', object, ballot, record });
+        const chosen: Found = { ballot, record, history, committed: true, maxBytes };
+        const promises = { ballot: nextBallot, found: chosen, voting: votingOf(record) };
+        this.#context.remember(object, promises);
+        const learners = voters.map((voter): Lagging => {
+          if (tally.accepted.includes(voter)) return { voter, knows: 'record' };
+          return { voter, knows: tally.outstanding.includes(voter) ? 'sent' : 'older' };
+        });
+        this.#context.teach(chosen, learners);
+        const told = learners.filter(({ knows }) => knows !== 'older');
+        this.#context.announce(
+          chosen,
+          told.map(({ voter }) => voter.host),
+        );
+        this.#voting = promises.voting;
+        const result = outcome(ballot);
+        if (result === null) this.#proceed(nextBallot, chosen, true, []);
+        else this.#finish(result);
+      } else if (!isQuorum(voting, either(hasAccepted, isAmong(tally.outstanding)))) {
+        // If nobody took it, the last answers may make sure that nothing is pending.
+        if (tally.accepted.length === 0 && tally.outstanding.length > 0 && !graceOver)
+          return 'wait';
+        this.#enter();
+        this.#acceptFailed(ballot, record, found, tally);
+      }
+      return 'more';
+    });
+    const body = { object, ballot, record, history, nextBallot };
+    const ask = (voter: Voter) =>
+      this.#context.ask(voter, 'register.accept', { ...body, voter }, (error, answer) =>
+        answered(voter, error, answer),
+      );
+    const patch = this.#patch;
+    this.#patch = null;
+    if (patch === null || found.ballot === null) return voters.forEach(ask);
+    const phase = this.#phase;
+    const change: RecordChange = {
+      object,
+      ballot,
+      nextBallot,
+      base: found.ballot,
+      patch: patch.patch,
+      record,
+    };
+    this.#context.propose(voters, {
+      change,
+      text: changeText(change, patch.text),
+      answered: (of, error, answer) => {
+        // Voters that change are told the whole record, so there is one of each host here.
+        const voter = voters.find(({ host }) => host === of.host) as Voter;
+        if (answer?.answer !== 'behind') answered(voter, error, answer as AcceptorAnswer);
+        else if (this.#phase === phase && !this.#finished) ask(voter);
       },
-    );
+    });
   }
 
   #acceptFailed(ballot: Ballot, record: ObjectRecord, found: Found, tally: Tally): void {
@@ -382,16 +428,14 @@ export class Change {
     return { status: 'failed', error, remainingMs };
   }
 
-  /** Sends to all voters; `evaluate` is called after each answer until the next phase is entered. */
-  #broadcast(
-    type: 'register.prepare' | 'register.accept',
-    body: object,
+  /** What is to be told the answers of the voters to the next message; `evaluate` is called after each
+   * until another phase is entered. */
+  #listen(
     voting: Voting,
     evaluate: (tally: Tally, graceOver: boolean) => 'wait' | 'more',
-  ): void {
+  ): (voter: Voter, error: HoldfastError | null, answer: AcceptorAnswer) => void {
     const phase = this.#enter();
-    const voters = votersOf(voting);
-    const tally = emptyTally(voters);
+    const tally = emptyTally(votersOf(voting));
     let graceOver = false;
     const consider = () => {
       if (this.#phase !== phase || evaluate(tally, graceOver) === 'more' || this.#timer !== null)
@@ -401,15 +445,13 @@ export class Change {
         consider();
       });
     };
-    for (const voter of voters) {
-      this.#context.ask(voter, type, { ...body, voter }, (error, answer) => {
-        if (this.#phase !== phase || this.#finished) return;
-        if (error === null && answer.answer === 'promised') this.#context.saw(answer.ballot);
-        if (error === null && answer.answer === 'outbid') this.#context.saw(answer.highest);
-        countAnswer(tally, voter, error, answer);
-        consider();
-      });
-    }
+    return (voter, error, answer) => {
+      if (this.#phase !== phase || this.#finished) return;
+      if (error === null && answer.answer === 'promised') this.#context.saw(answer.ballot);
+      if (error === null && answer.answer === 'outbid') this.#context.saw(answer.highest);
+      countAnswer(tally, voter, error, answer);
+      consider();
+    };
   }
 
   /** From here on, answers to earlier messages count no more. */
@@ -455,6 +497,25 @@ function isVotingStep(from: Voting, to: Voting): boolean {
     return to.nextVoters === undefined && sameVoters(from.nextVoters, to.voters);
   }
   return to.nextVoters !== undefined && sameVoters(from.voters, to.voters);
+}
+
+interface PatchText {
+  readonly patch: Patch | null;
+  readonly text: string;
+}
+
+const unchanged: PatchText = { patch: null, text: 'null' };
+
+/** Voters that change are told the whole record, since some of them have none. */
+function patchBetween(from: ObjectRecord, to: ObjectRecord): PatchText | null {
+  if (from.nextVoters !== undefined || !sameVoting(from, to)) return null;
+  const patch = difference(from, to);
+  return patch === null ? null : { patch, text: JSON.stringify(patch) };
+}
+
+/** By how much a record may grow by it: a character of a string takes at most three bytes. */
+function maxBytesOf(patch: PatchText | null): number {
+  return patch === null ? 0 : 3 * patch.text.length;
 }
 
 function isAmong(voters: readonly Voter[]): (voter: Voter) => boolean {

@@ -1,7 +1,7 @@
 // What proposers and acceptors of registers say to each other (message types `register.*`).
 
 import type { Ballot } from '../../model/ballot.ts';
-import type { ObjectId } from '../../model/ids.ts';
+import type { Incarnation, ObjectId } from '../../model/ids.ts';
 import type { Lock, ObjectRecord, Voter, Voting } from '../../model/record.ts';
 
 /**
@@ -45,6 +45,13 @@ export interface LearnRequest {
   readonly history: History;
 }
 
+/** `register.chosen`: what was accepted in these ballots of one incarnation of the sender is committed. */
+export interface ChosenNews {
+  readonly incarnation: Incarnation;
+  /** Objects and counters in turn. */
+  readonly chosen: readonly (ObjectId | number)[];
+}
+
 export type AcceptorAnswer =
   | {
       readonly answer: 'promised';
@@ -55,6 +62,8 @@ export type AcceptorAnswer =
       readonly committed: boolean;
     }
   | { readonly answer: 'accepted' }
+  /** A change was sent of a record that is not what is accepted here: nothing was done. */
+  | { readonly answer: 'behind' }
   /** A newer ballot was promised. */
   | { readonly answer: 'outbid'; readonly highest: Ballot }
   /** The record would end a lock whose lease this voter still protects: the lock of its own accepted

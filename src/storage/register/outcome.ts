@@ -8,6 +8,7 @@ import type { Clock } from '../../ports/clock.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { Random } from '../../ports/random.ts';
 import type { AcceptorAnswer } from './messages.ts';
+import type { Proposal } from './outbox.ts';
 import type { Found } from './quorum.ts';
 import type { Lagging } from './tally.ts';
 
@@ -80,9 +81,12 @@ export interface ChangeContext {
     body: unknown,
     done: (error: HoldfastError | null, answer: AcceptorAnswer) => void,
   ): void;
+  /** Accepts what is said as a change, at all these voters. */
+  propose(voters: readonly Voter[], proposal: Proposal): void;
   remember(object: ObjectId, remembered: Remembered | null): void;
   /** The record is chosen: tells these voters. */
   teach(found: Found, voters: readonly Lagging[]): void;
-  /** The record is chosen, perhaps for long, but somebody may not have heard of it. */
-  announce(found: Found): void;
+  /** The record is chosen, perhaps for long, but somebody may not have heard of it; these hosts are told
+   * as voters that have it. */
+  announce(found: Found, told: readonly HostId[]): void;
 }

@@ -23,7 +23,8 @@ import type { NamespaceRecord, ObjectRecord, Voter } from '../../model/record.ts
 import { noPayload } from '../../peer/frame.ts';
 import type { Done, Peer } from '../../peer/peer.ts';
 import type { Point } from '../../ports/probe.ts';
-import type { AcceptorAnswer, AcceptRequest, LearnRequest, PrepareRequest } from './messages.ts';
+import { decodeChanges, type Change as RecordChange } from './change-batch.ts';
+import type { AcceptorAnswer, AcceptRequest, PrepareRequest } from './messages.ts';
 import type { ChangeOptions, Decide, Outcome } from './outcome.ts';
 import { createProposer } from './proposer.ts';
 
@@ -77,9 +78,15 @@ const refuse: Decide = () => ({ refuse: refusal });
 
 class Bench {
   readonly clock = new VirtualClock();
-  readonly sent: { to: string; type: string; body: PrepareRequest & AcceptRequest; done: Done }[] =
-    [];
-  readonly learned: { to: string; body: LearnRequest }[] = [];
+  readonly sent: {
+    to: string;
+    type: string;
+    body: PrepareRequest & AcceptRequest;
+    payload: Uint8Array;
+    done: Done;
+  }[] = [];
+  /** Messages that want no answer. */
+  readonly told: { to: string; type: string; body: unknown }[] = [];
   readonly committed: string[] = [];
   readonly outcomes: Outcome[] = [];
   readonly points: Point[] = [];
@@ -88,17 +95,17 @@ class Bench {
     peer: {
       self,
       isConnected: (host: HostId) => !this.down.has(host),
-      send: (to: HostId, _type: string, body: JsonValue) =>
-        void this.learned.push({ to, body: body as unknown as LearnRequest }),
+      send: (to: HostId, type: string, body: JsonValue) => void this.told.push({ to, type, body }),
       request: (
         to: HostId,
         type: string,
         body: JsonValue,
-        _: Uint8Array,
+        payload: Uint8Array,
         timeoutMs: number,
         done: Done,
       ) => {
-        this.sent.push({ to, type, body: body as unknown as PrepareRequest & AcceptRequest, done });
+        const request = body as unknown as PrepareRequest & AcceptRequest;
+        this.sent.push({ to, type, body: request, payload, done });
         this.clock.after(timeoutMs, () =>
           done(new HoldfastError('timeout', 'silence'), null, noPayload),
         );
@@ -129,17 +136,34 @@ class Bench {
     type: 'prepare' | 'accept',
     answers: Record<string, AcceptorAnswer>,
   ): PrepareRequest & AcceptRequest {
-    for (let ms = 0; this.sent.every((request) => request.type !== `register.${type}`); ms += 10) {
-      if (ms > 2000) throw new Error(`no ${type} was sent`);
-      this.clock.advance(10);
-    }
-    const requests = this.sent.splice(0);
-    expect(requests.map((request) => request.type)).toEqual(requests.map(() => `register.${type}`));
+    const requests = this.#take(`register.${type}`);
     for (const [host, answer] of Object.entries(answers)) {
       const request = requests.find(({ to }) => to === host);
       request?.done(null, answer as unknown as JsonValue, noPayload);
     }
     return requests[0]?.body as PrepareRequest & AcceptRequest;
+  }
+
+  /** The same for a change that was sent instead of a record; returns it. */
+  answerChange(answers: Record<string, AcceptorAnswer>): RecordChange {
+    const requests = this.#take('register.changes');
+    for (const [host, answer] of Object.entries(answers)) {
+      const request = requests.find(({ to }) => to === host);
+      const body = answer.answer === 'accepted' ? null : [[0, answer]];
+      request?.done(null, body as unknown as JsonValue, noPayload);
+    }
+    const [change] = decodeChanges(requests[0]?.payload as Uint8Array, self, incarnation(1));
+    return change as RecordChange;
+  }
+
+  #take(type: string) {
+    for (let ms = 0; this.sent.every((request) => request.type !== type); ms += 10) {
+      if (ms > 2000) throw new Error(`no ${type} was sent`);
+      this.clock.advance(10);
+    }
+    const requests = this.sent.splice(0);
+    expect(requests.map((request) => request.type)).toEqual(requests.map(() => type));
+    return requests;
   }
 
   /** `committed x`, `refused x`, or the code of the error, per outcome so far. */
@@ -165,15 +189,85 @@ describe('a change', () => {
     expect(accept.nextBallot.counter).toBeGreaterThan(accept.ballot.counter);
     expect(bench.ends()).toEqual(['committed a']);
     expect(bench.committed).toEqual(['a']);
-    // Who accepted needs no copy.
-    expect(bench.learned.map(({ to, body }) => `${to} ${body.record === null}`)).toEqual([
-      '1 true',
-      '2 false',
-      '3 true',
+    // Who accepted needs no copy, and who was sent it, and may have it, asks if it has not.
+    bench.clock.advance(1);
+    expect(bench.told).toEqual(
+      ['1', '2', '3'].map((to) => ({
+        to,
+        type: 'register.chosen',
+        body: { incarnation: incarnation(1), chosen: [object, accept.ballot.counter] },
+      })),
+    );
+    bench.change(append('b'));
+    expect(bench.answerChange({ 1: accepted, 2: accepted })).toEqual({
+      object,
+      ballot: accept.nextBallot,
+      nextBallot: { ...accept.nextBallot, counter: accept.nextBallot.counter + 1 },
+      base: accept.ballot,
+      patch: { name: ['ab'] },
+    });
+    expect(bench.ends()).toEqual(['committed ab']);
+  });
+
+  it('sends a voter that refused the whole record, and one that is behind the change as a whole', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.answer('prepare', { 1: promised(ballot(4), record('')), 2: promised(null, null) });
+    bench.answer('accept', {
+      1: accepted,
+      2: { answer: 'notVoter', reason: 'other store' },
+      3: accepted,
+    });
+    bench.clock.advance(1);
+    expect(bench.told.map(({ to, type }) => `${to} ${type}`)).toEqual([
+      '2 register.learn',
+      '1 register.chosen',
+      '3 register.chosen',
     ]);
     bench.change(append('b'));
-    expect(bench.answer('accept', { 1: accepted, 2: accepted }).ballot).toEqual(accept.nextBallot);
+    expect(bench.ends()).toEqual(['committed a']);
+    const change = bench.answerChange({ 1: accepted, 2: { answer: 'behind' } });
+    expect(bench.ends()).toEqual([]);
+    expect(bench.sent.map(({ to }) => to)).toEqual(['2']);
+    const whole = bench.answer('accept', { 2: accepted });
+    // In the same ballot, which has one value.
+    expect(whole.ballot).toEqual(change.ballot);
+    expect(whole.nextBallot).toEqual(change.nextBallot);
+    expect((whole.record as NamespaceRecord).name).toBe('ab');
+    expect(whole.history.slice(0, 2)).toEqual([change.ballot, change.base]);
     expect(bench.ends()).toEqual(['committed ab']);
+  });
+
+  it('sends nobody the whole record any more once it has ended', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.answer('prepare', { 1: promised(ballot(4), record('')), 2: promised(null, null) });
+    bench.answer('accept', { 1: accepted, 2: accepted, 3: accepted });
+    bench.change(append('b'));
+    bench.answerChange({ 1: accepted, 2: accepted, 3: { answer: 'behind' } });
+    expect(bench.ends()).toEqual(['committed a', 'committed ab']);
+    expect(bench.sent).toEqual([]);
+  });
+
+  it('goes as a whole where the voters change, and is refused where it would grow too large', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.answer('prepare', { 1: promised(ballot(4), record('')), 2: promised(null, null) });
+    bench.answer('accept', { 1: accepted, 2: accepted });
+    const piece = 'x'.repeat(limits.maxRecordBytes / 8);
+    for (let count = 0; count < 7; count += 1) {
+      bench.change(append(piece));
+      bench.answerChange({ 1: accepted, 2: accepted });
+    }
+    expect(bench.ends().map((end) => end.slice(0, 9))).toEqual(Array(8).fill('committed'));
+    bench.change(append(piece));
+    // What the refusal looked at is accepted once more before it is told.
+    expect(bench.answerChange({ 1: accepted, 2: accepted }).patch).toBe(null);
+    expect(bench.ends().map((end) => end.slice(0, 7))).toEqual(['refused']);
+    bench.change((current) => ({
+      write: { ...(current as NamespaceRecord), name: 'short', nextVoters: voters.slice(0, 1) },
+    }));
+    expect(bench.answer('accept', {}).record).toMatchObject({ nextVoters: voters.slice(0, 1) });
   });
 
   it('waits for the one before it on the same register', () => {
@@ -182,7 +276,7 @@ describe('a change', () => {
     bench.change(append('b'));
     bench.answer('prepare', { 1: promised(ballot(4), record('')), 2: promised(null, null) });
     bench.answer('accept', { 1: accepted, 2: accepted });
-    bench.answer('accept', { 1: accepted, 2: accepted });
+    bench.answerChange({ 1: accepted, 2: accepted });
     expect(bench.ends()).toEqual(['committed a', 'committed ab']);
   });
 
@@ -278,10 +372,10 @@ describe('the points of a change', () => {
       'register.returned 1 changed x>xa',
     ]);
     bench.change(() => ({ refuse: refusal }));
-    bench.answer('accept', { 1: accepted, 3: accepted });
+    expect(bench.answerChange({ 1: accepted, 3: accepted }).patch).toBe(null);
     expect(names(bench).at(-1)).toBe('register.returned 2 refused xa>-');
     bench.change((current) => ({ write: current as ObjectRecord }));
-    bench.answer('accept', { 1: accepted, 3: accepted });
+    bench.answerChange({ 1: accepted, 3: accepted });
     expect(names(bench).at(-1)).toBe('register.returned 3 changed xa>xa');
     bench.down.add('2').add('3');
     bench.change(append('b'));
@@ -300,7 +394,7 @@ describe('the points of a change', () => {
     bench.answer('accept', { 1: accepted, 2: accepted });
     expect(names(bench).at(-1)).toBe('register.returned 1 changed x>xa');
     bench.change(append('b'));
-    bench.answer('accept', { 1: accepted });
+    bench.answerChange({ 1: accepted });
     bench.clock.advance(timings.changeTimeoutMs);
     expect(bench.ends().at(-1)).toBe('outcome-unknown');
     expect(names(bench).at(-1)).toBe('register.returned 2 unknown ->-');
@@ -333,7 +427,7 @@ describe('a refusal', () => {
     bench.answer('accept', { 1: accepted, 2: accepted });
     bench.change(refuse);
     const outbid: AcceptorAnswer = { answer: 'outbid', highest: ballot(70) };
-    bench.answer('accept', { 1: outbid, 2: outbid });
+    bench.answerChange({ 1: outbid, 2: outbid });
     bench.answer('prepare', {
       1: promised(ballot(70), record('ab'), true),
       2: promised(null, null),

@@ -4,17 +4,19 @@
 
 import type { Ballot } from '../../model/ballot.ts';
 import { HoldfastError } from '../../model/errors.ts';
-import type { Incarnation, ObjectId } from '../../model/ids.ts';
+import type { HostId, Incarnation, ObjectId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
 import type { Timings } from '../../model/limits.ts';
 import type { ObjectRecord } from '../../model/record.ts';
+import { Deadlines, type Due } from '../../peer/deadlines.ts';
 import { noPayload } from '../../peer/frame.ts';
 import type { Peer } from '../../peer/peer.ts';
-import type { Clock, Timer } from '../../ports/clock.ts';
+import type { Clock } from '../../ports/clock.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { Random } from '../../ports/random.ts';
 import { Change } from './change.ts';
 import type { AcceptorAnswer, LearnRequest } from './messages.ts';
+import { Outbox } from './outbox.ts';
 import type {
   ChangeContext,
   ChangeOptions,
@@ -43,9 +45,15 @@ export interface Proposer {
   stop(): void;
 }
 
-interface Queued {
+class Queued implements Due {
+  dueMs = 0;
+  previous: Due | null = null;
+  next: Due | null = null;
   readonly change: Change;
-  readonly deadline: Timer;
+
+  constructor(change: Change) {
+    this.change = change;
+  }
 }
 
 /** So many registers are remembered for which no prepare is needed. */
@@ -59,15 +67,25 @@ export function createProposer(options: {
   readonly timings: Timings;
   /** Of the store's superblock; or why there is none, and then nothing can be proposed. */
   readonly incarnation: Incarnation | HoldfastError;
-  readonly onCommitted: (record: ObjectRecord, ballot: Ballot) => void;
+  /** `told`: hosts whose voters have the record, and hear that it is committed. */
+  readonly onCommitted: (record: ObjectRecord, ballot: Ballot, told: readonly HostId[]) => void;
 }): Proposer {
   const { peer, clock, timings, incarnation, onCommitted } = options;
   const queues = new Map<ObjectId, Queued[]>();
   const remembered = new Map<ObjectId, Remembered>();
+  const deadlines = new Deadlines<Queued>(clock, ({ change }) => change.expire());
+  let starting: { readonly object: ObjectId; readonly queue: Queued[] }[] = [];
   let counter = 0;
   let calls = 0;
   let pending = 0;
   let stopped = false;
+
+  const outbox =
+    incarnation instanceof HoldfastError
+      ? null
+      : new Outbox(peer, clock, incarnation, timings.registerTimeoutMs);
+
+  const notConnected: AcceptorAnswer = { answer: 'notVoter', reason: 'not connected' };
 
   const context: ChangeContext = {
     self: peer.self,
@@ -84,8 +102,7 @@ export function createProposer(options: {
     ask(voter, type, body, done) {
       if (!peer.isConnected(voter.host)) {
         // Nothing was sent, so nothing can have been done: as good as a refusal.
-        const answer: AcceptorAnswer = { answer: 'notVoter', reason: 'not connected' };
-        clock.defer(() => done(null, answer));
+        clock.defer(() => done(null, notConnected));
         return;
       }
       peer.request(
@@ -96,6 +113,12 @@ export function createProposer(options: {
         timings.registerTimeoutMs,
         (error, answer) => done(error, answer as unknown as AcceptorAnswer),
       );
+    },
+    propose(voters, proposal) {
+      for (const voter of voters) {
+        if (peer.isConnected(voter.host)) outbox?.propose(voter, proposal);
+        else clock.defer(() => proposal.answered(voter, null, notConnected));
+      }
     },
     remember(object, value) {
       remembered.delete(object);
@@ -109,7 +132,13 @@ export function createProposer(options: {
     },
     teach(found, voters) {
       const record = found.record as ObjectRecord;
+      const { host, incarnation: of, counter } = found.ballot as Ballot;
+      const isOwn = host === peer.self && of === incarnation;
       for (const { voter, knows } of voters) {
+        if (isOwn && (knows === 'record' || knows === 'sent')) {
+          outbox?.tell(voter.host, record.id, counter);
+          continue;
+        }
         const request: LearnRequest = {
           object: record.id,
           voter,
@@ -120,7 +149,8 @@ export function createProposer(options: {
         peer.send(voter.host, 'register.learn', request as unknown as JsonValue);
       }
     },
-    announce: (found) => onCommitted(found.record as ObjectRecord, found.ballot as Ballot),
+    announce: (found, told) =>
+      onCommitted(found.record as ObjectRecord, found.ballot as Ballot, told),
   };
 
   function saw(ballot: Ballot | null): void {
@@ -139,19 +169,29 @@ export function createProposer(options: {
     pending += 1;
     const change = new Change(context, target, decide, how, (outcome) => {
       pending -= 1;
-      queued.deadline.cancel();
+      deadlines.remove(queued, timings.changeTimeoutMs);
       const wasFirst = queue[0] === queued;
       queue.splice(queue.indexOf(queued), 1);
       if (queue.length === 0) queues.delete(object);
-      else if (wasFirst) clock.defer(() => startFirst(object, queue));
+      else if (wasFirst) startSoon(object, queue);
       done(outcome);
     });
-    const queued: Queued = {
-      change,
-      deadline: clock.after(timings.changeTimeoutMs, () => change.expire()),
-    };
+    const queued = new Queued(change);
+    deadlines.add(queued, timings.changeTimeoutMs);
     queue.push(queued);
-    if (queue.length === 1) clock.defer(() => startFirst(object, queue));
+    if (queue.length === 1) startSoon(object, queue);
+  }
+
+  /** All that is to begin in one turn begins together, so that it goes in the same messages. */
+  function startSoon(object: ObjectId, queue: Queued[]): void {
+    starting.push({ object, queue });
+    if (starting.length > 1) return;
+    clock.defer(() => {
+      const all = starting;
+      starting = [];
+      for (const one of all) startFirst(one.object, one.queue);
+      outbox?.flush();
+    });
   }
 
   function startFirst(object: ObjectId, queue: Queued[]): void {
@@ -174,6 +214,7 @@ export function createProposer(options: {
     },
     stop() {
       stopped = true;
+      deadlines.stop();
       remembered.clear();
       for (const queue of [...queues.values()]) {
         for (const { change } of [...queue]) change.expire();

@@ -13,6 +13,8 @@ export interface Found {
   readonly record: ObjectRecord | null;
   readonly history: History;
   readonly committed: boolean;
+  /** The record as JSON has no more bytes, where that is known. */
+  readonly maxBytes?: number;
 }
 
 export interface Choice {

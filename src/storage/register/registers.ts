@@ -17,8 +17,9 @@ import type { Journal } from '../journal/journal.ts';
 import { type AcceptedState, type Answer, createAcceptor } from './acceptor.ts';
 import type { AcceptorState } from './acceptor-state.ts';
 import type { Admission } from './admission.ts';
+import { type ChangesHead, decodeChanges } from './change-batch.ts';
 import { createFinisher, type Finisher } from './finisher.ts';
-import type { AcceptRequest, LearnRequest, PrepareRequest } from './messages.ts';
+import type { AcceptRequest, ChosenNews, LearnRequest, PrepareRequest } from './messages.ts';
 import type { ChangeOptions, Decide, Outcome, Target } from './outcome.ts';
 import { createProposer } from './proposer.ts';
 
@@ -73,12 +74,16 @@ export function createRegisters(options: {
   readonly journal: Journal | HoldfastError;
   readonly admission: Admission;
   readonly timings: Timings;
-  /** A record is committed; it may be told more than once, and not in order: the higher ballot wins. */
-  readonly onCommitted: (record: ObjectRecord, ballot: Ballot) => void;
+  /** A record is committed; it may be told more than once, and not in order: the higher ballot wins.
+   * `told`: hosts whose voters have it, and hear the same. */
+  readonly onCommitted: (record: ObjectRecord, ballot: Ballot, told: readonly HostId[]) => void;
   /** This voter was told that a record is committed; others are told in the same way. */
   readonly onLearned: (record: ObjectRecord, ballot: Ballot) => void;
+  /** The host says that something newer of these objects is committed than this voter has. */
+  readonly onMissed: (host: HostId, objects: readonly ObjectId[]) => void;
 }): Registers {
-  const { peer, clock, random, probe, journal, admission, timings, onCommitted } = options;
+  const { peer, clock, random, probe, journal, admission, timings, onCommitted, onLearned } =
+    options;
   const log = options.log.child('register');
   const incarnation =
     journal instanceof HoldfastError ? journal : journal.superblock.state.incarnation;
@@ -132,9 +137,29 @@ export function createRegisters(options: {
   peer.on('register.accept', (from, body, _payload, reply) =>
     acceptor.accept(from, body as unknown as AcceptRequest, answerTo(reply)),
   );
+  peer.on('register.changes', (from, body, payload, reply) => {
+    const head = body as unknown as ChangesHead;
+    const changes = head.changes ?? decodeChanges(payload, from, head.incarnation);
+    acceptor.acceptChanges(from, head, changes, payload, (error, answer) => {
+      if (error !== null) reply.fail(error);
+      else reply.ok(answer as unknown as JsonValue);
+    });
+  });
   peer.on('register.learn', (_from, body, _payload, reply) =>
     acceptor.learn(body as unknown as LearnRequest, answerTo(reply)),
   );
+  peer.on('register.chosen', (from, body) => {
+    const { incarnation: of, chosen } = body as unknown as ChosenNews;
+    const missed: ObjectId[] = [];
+    for (let at = 0; at < chosen.length; at += 2) {
+      const object = chosen[at] as ObjectId;
+      const ballot = { counter: chosen[at + 1] as number, host: from, incarnation: of };
+      const record = acceptor.chosen(object, ballot);
+      if (record === null) missed.push(object);
+      else if (record !== 'newer') onLearned(record, ballot);
+    }
+    if (missed.length > 0) options.onMissed(from, missed);
+  });
   peer.onSession((host: HostId, up: boolean) => {
     if (!up) finisher.lost(host);
   });

@@ -46,8 +46,9 @@ export function countAnswer(
 /** A voter that is to be told of a chosen record. */
 export interface Lagging {
   readonly voter: Voter;
-  /** `record`: has it, and only does not know that it is chosen; `unheard`: did not answer yet. */
-  readonly knows: 'nothing' | 'unheard' | 'older' | 'record';
+  /** `record`: has it, and only does not know that it is chosen; `sent`: was sent it, and did not answer
+   * yet; `unheard`: did not answer yet. */
+  readonly knows: 'nothing' | 'unheard' | 'older' | 'sent' | 'record';
 }
 
 /** The voters that are not known to know what is found as committed. */
