@@ -106,14 +106,10 @@ export const plantedBugs: readonly PlantedBug[] = [
   {
     name: 'acceptor answers before it is durable',
     why: 'a loss of power takes back what others count on',
-    file: 'storage/register/acceptor.ts',
-    find: `this.#journal.append(encodeEntry({ object, state }), (error) => {
-      if (error !== null) {`,
-    replace: `answer(null, what);
-    this.#journal.append(encodeEntry({ object, state }), (error) => {
-      register.durableVersion = Math.max(register.durableVersion, version);
-      if (error === null) return;
-      if (error !== null) {`,
+    file: 'storage/journal/journal.ts',
+    find: 'this.#queue.push({ what: entry, done });',
+    replace: `this.#queue.push({ what: entry, done: (error) => (error === null ? null : done(error)) });
+    this.#clock.defer(() => done(null));`,
     seed: 21,
   },
   {
@@ -128,12 +124,9 @@ export const plantedBugs: readonly PlantedBug[] = [
     name: 'acceptor forgets its promise when it restarts',
     why: 'two proposers may both believe that they have a majority',
     file: 'storage/register/acceptor.ts',
-    find: 'this.#registers.set(entry.object, { state: entry.state, version: 0, durableVersion: 0 });',
-    replace: `this.#registers.set(entry.object, {
-        state: { ...entry.state, promised: entry.state.accepted?.ballot ?? null },
-        version: 0,
-        durableVersion: 0,
-      });`,
+    find: 'register.written = register.state.accepted?.ballot ?? null;',
+    replace: `register.written = register.state.accepted?.ballot ?? null;
+      register.state = { ...register.state, promised: register.written };`,
     seed: 333,
   },
   {
