@@ -16,7 +16,11 @@ export function sameJson(a: JsonValue | undefined, b: JsonValue | undefined): bo
   if (Array.isArray(a) !== Array.isArray(b)) return false;
   const ofA = a as { readonly [key: string]: JsonValue };
   const ofB = b as { readonly [key: string]: JsonValue };
-  const keys = Object.keys(ofA);
-  if (keys.length !== Object.keys(ofB).length) return false;
-  return keys.every((key) => Object.hasOwn(ofB, key) && sameJson(ofA[key], ofB[key]));
+  let more = 0;
+  for (const key in ofA) {
+    if (!Object.hasOwn(ofB, key) || !sameJson(ofA[key], ofB[key])) return false;
+    more += 1;
+  }
+  for (const _ in ofB) more -= 1;
+  return more === 0;
 }

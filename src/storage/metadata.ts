@@ -17,6 +17,8 @@ import type { Views } from './views.ts';
 /** Changes of one batch that are under way at a time. */
 const setsAtOnce = 64;
 
+const encoder = new TextEncoder();
+
 export interface VmMetadata {
   set(change: MetadataChange): Promise<void>;
   /** In parallel; one that fails does not hold up the others. In the order of the changes. */
@@ -34,9 +36,13 @@ export function createMetadata(options: {
   const values = new Values(directory, accessibleVms);
 
   async function set(change: MetadataChange): Promise<void> {
+    await begin(change);
+  }
+
+  function begin(change: MetadataChange): Promise<NamespaceRecord> {
     const { vm, service, key, value, condition = {} } = change;
     assertWritable(service, key, value);
-    await records.changeNamespace(vm, (current) => {
+    return records.changeNamespace(vm, (current) => {
       assertHolds(current, service, key, condition);
       const metadata = withValue(current.metadata, service, key, value);
       assertWithin(current.name, service, key, metadata, condition.withinBytes);
@@ -102,26 +108,27 @@ function withValue(metadata: Metadata, service: string, key: string, value: Json
 }
 
 function assertWritable(service: string, key: string, value: JsonValue): void {
-  for (const [what, name] of [
-    ['service', service],
-    ['key', key],
-  ] as const) {
-    const bound = limits.maxMetadataNameLength;
-    const isNamed = name.length > 0 && name.length <= bound && name !== '__proto__';
-    if (!isNamed) {
-      throw new HoldfastError(
-        'bad-request',
-        `metadata: the name of a ${what} has 1 to ${bound} characters, and ${JSON.stringify(name.slice(0, 80))} has ${name.length}`,
-      );
-    }
-  }
-  const bytes = sizeOf(value);
+  assertName('service', service);
+  assertName('key', key);
+  const text = JSON.stringify(value);
+  // No character of a string takes more than three bytes.
+  if (text.length * 3 <= limits.maxMetadataValueBytes) return;
+  const bytes = encoder.encode(text).length;
   if (bytes > limits.maxMetadataValueBytes) {
     throw new HoldfastError(
       'bad-request',
       `metadata ${service}/${key}: the value has ${bytes} bytes as JSON, and the bound is ${limits.maxMetadataValueBytes}`,
     );
   }
+}
+
+function assertName(what: string, name: string): void {
+  const bound = limits.maxMetadataNameLength;
+  if (name.length > 0 && name.length <= bound && name !== '__proto__') return;
+  throw new HoldfastError(
+    'bad-request',
+    `metadata: the name of a ${what} has 1 to ${bound} characters, and ${JSON.stringify(name.slice(0, 80))} has ${name.length}`,
+  );
 }
 
 function assertHolds(
@@ -171,5 +178,5 @@ function assertWithin(
 }
 
 function sizeOf(value: JsonValue): number {
-  return new TextEncoder().encode(JSON.stringify(value)).length;
+  return encoder.encode(JSON.stringify(value)).length;
 }

@@ -45,19 +45,22 @@ export function createRecords(options: {
 
   let begun = 0;
 
-  async function run(
+  function run(
     target: Target,
     decide: (current: ObjectRecord | null) => Decision,
     how: ChangeOptions = {},
-  ) {
+  ): Promise<ObjectRecord> {
     begun += 1;
-    const outcome = await registers.changed(target, decide, how);
-    if (outcome.status === 'committed') return outcome.record;
-    throw outcome.error;
+    return new Promise((resolve, reject) =>
+      registers.change(target, decide, how, (outcome) => {
+        if (outcome.status === 'committed') resolve(outcome.record);
+        else reject(outcome.error);
+      }),
+    );
   }
 
   /** A change of an existing record of one kind; deciding by exception, as callers do. */
-  async function change<Kind extends ObjectRecord>(
+  function change<Kind extends ObjectRecord>(
     object: ObjectId,
     isKind: (record: ObjectRecord) => record is Kind,
     decide: (current: Kind) => Kind,
@@ -65,20 +68,25 @@ export function createRecords(options: {
   ): Promise<Kind> {
     const known = directory.get(object)?.record;
     if (known === undefined) {
-      throw new HoldfastError('unknown-vm', `Object ${object} is not known on ${self}`);
+      const what = `Object ${object} is not known on ${self}`;
+      return Promise.reject(new HoldfastError('unknown-vm', what));
     }
-    const changed = await run(
-      { object, voting: votingOf(known) },
-      (current) => {
-        if (current === null || !isKind(current)) {
-          return { refuse: new HoldfastError('unknown-vm', `Object ${object} is deleted`) };
-        }
-        return attempt(() => next(current, decide(current)));
-      },
-      prefer === undefined ? {} : { prefer },
+    begun += 1;
+    return new Promise((resolve, reject) =>
+      registers.change(
+        { object, voting: votingOf(known) },
+        (current) => {
+          if (current === null || !isKind(current)) return { refuse: deleted(object) };
+          return attempt(() => next(current, decide(current)));
+        },
+        prefer === undefined ? {} : { prefer },
+        (outcome) => {
+          if (outcome.status !== 'committed') reject(outcome.error);
+          else if (isKind(outcome.record)) resolve(outcome.record);
+          else reject(deleted(object));
+        },
+      ),
     );
-    if (!isKind(changed)) throw new HoldfastError('unknown-vm', `Object ${object} is deleted`);
-    return changed;
   }
 
   return {
@@ -135,6 +143,9 @@ export function createRecords(options: {
 function next<Kind extends ObjectRecord>(current: Kind, wanted: Kind): Kind {
   return wanted === current ? current : { ...wanted, revision: revision(current.revision + 1) };
 }
+
+const deleted = (object: ObjectId) =>
+  new HoldfastError('unknown-vm', `Object ${object} is deleted`);
 
 function attempt(write: () => ObjectRecord): Decision {
   try {

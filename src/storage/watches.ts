@@ -3,6 +3,7 @@
 
 import type { VmId } from '../model/ids.ts';
 import { sameJson } from '../model/json.ts';
+import type { Metadata } from '../model/record.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { Notice } from './api.ts';
 import type { AccessibleVms } from './directory/accessible-vms.ts';
@@ -107,8 +108,9 @@ export function watchVms(options: {
     let isNews = false;
     if (record.kind !== 'namespace') return;
     const before = previous?.kind === 'namespace' ? previous.metadata : {};
-    for (const service of Object.keys(record.metadata)) {
-      if (sameJson(before[service], record.metadata[service])) continue;
+    for (const { service } of metadataListeners) {
+      const now = ofService(record.metadata, service);
+      if (now === undefined || sameJson(ofService(before, service), now)) continue;
       const vms = changed.get(service) ?? new Set();
       changed.set(service, vms.add(record.vm));
       isNews = true;
@@ -132,4 +134,8 @@ export function watchVms(options: {
       for (const timer of timers) timer.cancel();
     },
   };
+}
+
+function ofService(metadata: Metadata, service: string): Metadata[string] | undefined {
+  return Object.hasOwn(metadata, service) ? metadata[service] : undefined;
 }

@@ -3,7 +3,7 @@
 // took in one message, where the journal has what they are made from (`journaling.ts` sees to that).
 
 import type { Ballot } from '../../model/ballot.ts';
-import type { ObjectId } from '../../model/ids.ts';
+import type { HostId, Incarnation, ObjectId } from '../../model/ids.ts';
 import type { ObjectRecord, Voter, Voting } from '../../model/record.ts';
 import type { JournaledHead } from './change-batch.ts';
 import type { History } from './messages.ts';
@@ -25,12 +25,19 @@ export interface AcceptorState {
   readonly committed: boolean;
 }
 
+/** The records accepted in these ballots of one host are committed. */
+export interface Committed {
+  readonly host: HostId;
+  readonly incarnation: Incarnation;
+  /** Objects and counters in turn. */
+  readonly of: (ObjectId | number)[];
+}
+
 type Entry =
   /** The whole state. */
   | { readonly object: ObjectId; readonly state: AcceptorState }
   | { readonly head: JournaledHead; readonly changes: readonly unknown[] }
-  /** The records accepted in these ballots are committed. */
-  | { readonly committed: readonly (readonly [ObjectId, Ballot])[] }
+  | { readonly committed: readonly Committed[] }
   | { readonly object: ObjectId; readonly forgotten: true };
 
 const encoder = new TextEncoder();

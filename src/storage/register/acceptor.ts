@@ -16,7 +16,13 @@ import {
 import type { Log } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { Journal } from '../journal/journal.ts';
-import { type Accepted, type AcceptorState, decodeEntry, encodeEntry } from './acceptor-state.ts';
+import {
+  type Accepted,
+  type AcceptorState,
+  type Committed,
+  decodeEntry,
+  encodeEntry,
+} from './acceptor-state.ts';
 import type { Admission } from './admission.ts';
 import {
   type Change,
@@ -367,7 +373,7 @@ class DurableAcceptor implements Acceptor {
       });
       this.#journal.appendLazily(this.#committed);
     }
-    this.#committed.committed.push([object, ballot]);
+    this.#committed.add(object, ballot);
   }
 
   /** Answers when the present state, or a newer one, is on the disk. */
@@ -417,13 +423,18 @@ class DurableAcceptor implements Acceptor {
         this.#replayChange(entry.head, change);
       }
     } else {
-      for (const [object, ballot] of entry.committed) {
-        const register = this.#registers.get(object);
-        const accepted = register?.state.accepted ?? null;
-        if (register === undefined || accepted === null) continue;
-        if (compareBallots(accepted.ballot, ballot) !== 0) continue;
-        register.state = { ...register.state, committed: true };
-      }
+      for (const committed of entry.committed) this.#replayCommitted(committed);
+    }
+  }
+
+  #replayCommitted({ host, incarnation, of }: Committed): void {
+    for (let at = 0; at < of.length; at += 2) {
+      const register = this.#registers.get(of[at] as ObjectId);
+      const ballot = { counter: of[at + 1] as number, host, incarnation };
+      const accepted = register?.state.accepted ?? null;
+      if (register === undefined || accepted === null) continue;
+      if (compareBallots(accepted.ballot, ballot) !== 0) continue;
+      register.state = { ...register.state, committed: true };
     }
   }
 

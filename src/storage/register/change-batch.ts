@@ -132,10 +132,7 @@ export function changedFrom(
 
 /** The history of what `ballot` wrote upon a record with this one. */
 export function historyAfter(ballot: Ballot, history: History): History {
-  const after = [ballot];
-  for (const one of history) {
-    if (after.length === historyLength) break;
-    after.push(one);
-  }
-  return after;
+  return history.length < historyLength
+    ? [ballot, ...history]
+    : [ballot, ...history.slice(0, historyLength - 1)];
 }

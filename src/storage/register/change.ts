@@ -4,6 +4,7 @@
 
 import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts';
 import { asHoldfastError, HoldfastError } from '../../model/errors.ts';
+import type { HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import {
   isQuorum,
@@ -19,6 +20,7 @@ import {
   votingOf,
 } from '../../model/record.ts';
 import type { Timer } from '../../ports/clock.ts';
+import type { ChangeEnd } from '../../ports/probe.ts';
 import { lockOf } from './acceptor.ts';
 import { changeText, historyAfter, type Change as RecordChange } from './change-batch.ts';
 import type { AcceptorAnswer, History } from './messages.ts';
@@ -332,16 +334,7 @@ export class Change {
         const chosen: Found = { ballot, record, history, committed: true, maxBytes };
         const promises = { ballot: nextBallot, found: chosen, voting: votingOf(record) };
         this.#context.remember(object, promises);
-        const learners = voters.map((voter): Lagging => {
-          if (tally.accepted.includes(voter)) return { voter, knows: 'record' };
-          return { voter, knows: tally.outstanding.includes(voter) ? 'sent' : 'older' };
-        });
-        this.#context.teach(chosen, learners);
-        const told = learners.filter(({ knows }) => knows !== 'older');
-        this.#context.announce(
-          chosen,
-          told.map(({ voter }) => voter.host),
-        );
+        this.#tellChosen(chosen, voters, tally);
         this.#voting = promises.voting;
         const result = outcome(ballot);
         if (result === null) this.#proceed(nextBallot, chosen, true, []);
@@ -355,11 +348,12 @@ export class Change {
       }
       return 'more';
     });
-    const body = { object, ballot, record, history, nextBallot };
-    const ask = (voter: Voter) =>
-      this.#context.ask(voter, 'register.accept', { ...body, voter }, (error, answer) =>
+    const ask = (voter: Voter) => {
+      const body = { object, voter, ballot, record, history, nextBallot };
+      this.#context.ask(voter, 'register.accept', body, (error, answer) =>
         answered(voter, error, answer),
       );
+    };
     const patch = this.#patch;
     this.#patch = null;
     if (patch === null || found.ballot === null) return voters.forEach(ask);
@@ -382,6 +376,23 @@ export class Change {
         else if (this.#phase === phase && !this.#finished) ask(voter);
       },
     });
+  }
+
+  /** Who took it, or was sent it and may have, needs no copy. */
+  #tellChosen(chosen: Found, voters: readonly Voter[], tally: Tally): void {
+    const learners: Lagging[] = [];
+    const told: HostId[] = [];
+    for (const voter of voters) {
+      const knows = tally.accepted.includes(voter)
+        ? 'record'
+        : tally.outstanding.includes(voter)
+          ? 'sent'
+          : 'older';
+      learners.push({ voter, knows });
+      if (knows !== 'older') told.push(voter.host);
+    }
+    this.#context.teach(chosen, learners);
+    this.#context.announce(chosen, told);
   }
 
   #acceptFailed(ballot: Ballot, record: ObjectRecord, found: Found, tally: Tally): void {
@@ -476,17 +487,19 @@ export class Change {
 
   #tellReturned(call: number, outcome: Outcome): void {
     const { object } = this.#target;
-    const base = { at: 'register.returned', object, call, record: null, read: null } as const;
     const { probe } = this.#context;
+    let end: ChangeEnd = 'changed';
+    let record: ObjectRecord | null = null;
+    let read: ObjectRecord | null = null;
     if (outcome.status === 'committed') {
-      const { record, read } = outcome;
-      return probe.reached({ ...base, outcome: 'changed', record, read });
+      ({ record, read } = outcome);
+    } else if (outcome.status === 'refused') {
+      end = 'refused';
+      read = outcome.record;
+    } else {
+      end = outcome.error.code === 'outcome-unknown' ? 'unknown' : 'failed';
     }
-    if (outcome.status === 'refused') {
-      return probe.reached({ ...base, outcome: 'refused', read: outcome.record });
-    }
-    const isUnknown = outcome.error.code === 'outcome-unknown';
-    probe.reached({ ...base, outcome: isUnknown ? 'unknown' : 'failed' });
+    probe.reached({ at: 'register.returned', object, call, outcome: end, record, read });
   }
 }
 

@@ -7,7 +7,7 @@ import type { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId } from '../../model/ids.ts';
 import type { ObjectRecord } from '../../model/record.ts';
 import type { EntrySource } from '../journal/journal.ts';
-import { type AcceptorState, encodeEntry } from './acceptor-state.ts';
+import { type AcceptorState, type Committed, encodeEntry } from './acceptor-state.ts';
 import { type Change, type ChangesHead, encodeJournaled } from './change-batch.ts';
 
 export interface Register {
@@ -102,7 +102,7 @@ export class ChangesEntry implements EntrySource {
 /** Which of the accepted records are known to be committed: a hint against needless finishing after a
  * restart, for which nobody has to wait. */
 export class CommittedEntry implements EntrySource {
-  readonly committed: (readonly [ObjectId, Ballot])[] = [];
+  readonly #committed: Committed[] = [];
   readonly #begun: () => void;
 
   /** `begun`: from now on another entry is needed. */
@@ -110,9 +110,15 @@ export class CommittedEntry implements EntrySource {
     this.#begun = begun;
   }
 
+  add(object: ObjectId, { host, incarnation, counter }: Ballot): void {
+    const last = this.#committed.at(-1);
+    if (last?.host === host && last.incarnation === incarnation) last.of.push(object, counter);
+    else this.#committed.push({ host, incarnation, of: [object, counter] });
+  }
+
   encode(): readonly Uint8Array[] {
     this.#begun();
-    return [encodeEntry({ committed: this.committed })];
+    return [encodeEntry({ committed: this.#committed })];
   }
 }
 

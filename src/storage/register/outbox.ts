@@ -101,7 +101,8 @@ export class Outbox {
       (error, body) => {
         const others = (body as ChangesAnswer) ?? [];
         let next = 0;
-        for (const [place, proposal] of proposals.entries()) {
+        for (let place = 0; place < proposals.length; place += 1) {
+          const proposal = proposals[place] as Proposal;
           const other = others[next];
           if (error !== null) proposal.answered(voter, error, null);
           else if (other === undefined || other[0] !== place) {

@@ -2,7 +2,7 @@
 // the other hosts by the messages `register.*`. What the protocol is, and why it is safe, stands in
 // docs/protocols/register.md.
 
-import type { Ballot } from '../../model/ballot.ts';
+import { type Ballot, compareBallots } from '../../model/ballot.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId, StoreId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
@@ -200,9 +200,12 @@ export function createRegisters(options: {
         return accepted === null ? [] : [accepted];
       }),
     learn(record, ballot) {
+      // Most that is heard of is what this voter has said itself.
+      const known = acceptor.state(record.id);
+      if (known?.committed && compareBallots(ballot, known.accepted?.ballot ?? null) === 0) return;
       // Also one that has left: it is to send on who still asks it.
       const own = votersOf(record).find(({ host }) => host === peer.self);
-      const voter = own ?? acceptor.state(record.id)?.voter;
+      const voter = own ?? known?.voter;
       if (voter === undefined) return;
       acceptor.learn({ object: record.id, voter, ballot, record, history: [] }, (error) => {
         if (error !== null) log.debug(`${record.id} was learned and not saved: ${error.message}`);
