@@ -63,7 +63,7 @@ interface Route {
   redial: Timer | null;
 }
 
-const hello = Buffer.from('holdfast transport 1');
+const hello = Buffer.from('holdfast transport 2');
 const defaultIdleTimeoutMs = 2000;
 const connectTimeoutMs = 1500;
 /** The kernel of a host that can be reached answers at once, however busy its daemon is. The system would

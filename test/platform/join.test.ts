@@ -310,7 +310,7 @@ describe('joining', () => {
     const first = await newCluster(folder);
     const { credentials } = readJoinToken((await first.tokens.create()).token);
     const client = rawClient(first.address, credentials);
-    client.socket.write(lengthPrefixed('holdfast transport 1'));
+    client.socket.write(lengthPrefixed('holdfast transport 2'));
     client.socket.write(`${'x'.repeat(2 * 1024 * 1024)}`);
     await client.closed;
     expect(first.ups).toEqual([]);

@@ -15,7 +15,7 @@ import {
   until,
 } from './fixture.ts';
 
-const hello = lengthPrefixed('holdfast transport 1');
+const hello = lengthPrefixed('holdfast transport 2');
 const text = (content: string) => [Buffer.from(content)];
 const textsOf = (host: TestHost) => host.frames.map(({ bytes }) => Buffer.from(bytes).toString());
 

@@ -20,7 +20,7 @@ import type { Random } from '../../ports/random.ts';
 import { damaged, fromDisk } from './disk-errors.ts';
 
 export interface SuperblockState {
-  readonly format: 1;
+  readonly format: 2;
   /** Of this copy; the higher one of two whole copies counts. */
   readonly generation: number;
   readonly host: HostId;
@@ -72,10 +72,10 @@ export async function openSuperblock(at: StoreLocation): Promise<Superblock> {
       `The store in ${at.folder} belongs to host ${best.host}, not to ${at.host}`,
     );
   }
-  if (best.format !== 1) {
+  if (best.format !== 2) {
     throw new HoldfastError(
       'bad-request',
-      `The store in ${at.folder} has format ${String(best.format)}; this version knows only 1`,
+      `The store in ${at.folder} has format ${String(best.format)}; this version knows only 2`,
     );
   }
   // The best copy may be readable and yet not be on the disk (after a failed sync); the other one is
@@ -160,7 +160,7 @@ async function readCopy(disk: LocalDisk, name: string): Promise<SuperblockState 
 async function makeStore(at: StoreLocation): Promise<SuperblockState> {
   const store = at.random.stream('store');
   const state: SuperblockState = {
-    format: 1,
+    format: 2,
     generation: 1,
     host: at.host,
     store: storeId(store.id()),

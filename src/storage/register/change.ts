@@ -202,6 +202,7 @@ export class Change {
 
   /** With promises of a majority for `ballot`; `fromMemory`: they are those of the last success. */
   #proceed(ballot: Ballot, found: Found, fromMemory: boolean, behind: readonly Lagging[]): void {
+    this.#patch = null;
     if (this.#switchVoters(found)) return;
     if (this.#pending.size > 0) {
       const mine = found.history.map(formatBallot).find((key) => this.#pending.has(key));
@@ -217,7 +218,6 @@ export class Change {
       if (!this.#didNotHappenIn(found)) return this.#finish(this.#unknown());
       this.#base = found.history[0] ?? null;
     }
-    this.#patch = null;
     const decision = this.#settling === null ? this.#ask(found, fromMemory) : null;
     const write = decision !== null && 'write' in decision ? decision.write : null;
     if (write !== null && write !== found.record) {
