@@ -120,14 +120,22 @@ export function votersOf({ voters, nextVoters }: Voting): readonly Voter[] {
 
 /** Whether those that `has` is true of can decide. */
 export function isQuorum(voting: Voting, has: (voter: Voter) => boolean): boolean {
-  return groupsOf(voting).every((group) => group.filter(has).length >= majority(group.length));
+  return groupsOf(voting).every((group) => countOf(group, has) >= majority(group.length));
+}
+
+function countOf(group: readonly Voter[], has: (voter: Voter) => boolean): number {
+  let count = 0;
+  for (const voter of group) if (has(voter)) count += 1;
+  return count;
 }
 
 export function sameVoter(a: Voter, b: Voter): boolean {
-  return a.host === b.host && a.store === b.store && a.joined === b.joined;
+  return a === b || (a.host === b.host && a.store === b.store && a.joined === b.joined);
 }
 
 export function sameVoters(a: readonly Voter[], b: readonly Voter[]): boolean {
+  // Records of one object mostly share them.
+  if (a === b) return true;
   return a.length === b.length && a.every((voter) => b.some((other) => sameVoter(voter, other)));
 }
 

@@ -110,10 +110,8 @@ function withValue(metadata: Metadata, service: string, key: string, value: Json
 function assertWritable(service: string, key: string, value: JsonValue): void {
   assertName('service', service);
   assertName('key', key);
-  const text = JSON.stringify(value);
-  // No character of a string takes more than three bytes.
-  if (text.length * 3 <= limits.maxMetadataValueBytes) return;
-  const bytes = encoder.encode(text).length;
+  if (maxSizeOf(value) <= limits.maxMetadataValueBytes) return;
+  const bytes = sizeOf(value);
   if (bytes > limits.maxMetadataValueBytes) {
     throw new HoldfastError(
       'bad-request',
@@ -175,6 +173,20 @@ function assertWithin(
     'bad-request',
     `metadata ${service}/${key}: with it all metadata of VM ${vm} would have ${bytes} bytes as JSON, and the bound is ${bound}`,
   );
+}
+
+/** Never less than `sizeOf`, and quicker: a character takes six bytes at most, as `\u001f` does. */
+function maxSizeOf(value: JsonValue | undefined): number {
+  if (typeof value === 'string') return 2 + 6 * value.length;
+  if (typeof value !== 'object' || value === null) return 25;
+  let bytes = 2;
+  if (Array.isArray(value)) {
+    for (const one of value) bytes += 1 + maxSizeOf(one);
+    return bytes;
+  }
+  const of = value as { readonly [key: string]: JsonValue };
+  for (const key in of) bytes += 4 + 6 * key.length + maxSizeOf(of[key]);
+  return bytes;
 }
 
 function sizeOf(value: JsonValue): number {

@@ -276,6 +276,7 @@ function needsTheSame(a: ObjectRecord, b: ObjectRecord): boolean {
 }
 
 function onSameStores(a: readonly OnStore[], b: readonly OnStore[]): boolean {
+  if (a === b) return true;
   return (
     a.length === b.length &&
     a.every(({ host, store }, index) => host === b[index]?.host && store === b[index].store)
