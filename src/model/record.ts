@@ -146,6 +146,15 @@ export function sameVoting(a: Voting, b: Voting): boolean {
   return sameVoters(a.nextVoters, b.nextVoters);
 }
 
+/** One step of the voters: none, towards others, or to the others for good. */
+export function isVotingStep(from: Voting, to: Voting): boolean {
+  if (sameVoting(from, to)) return true;
+  if (from.nextVoters !== undefined) {
+    return to.nextVoters === undefined && sameVoters(from.nextVoters, to.voters);
+  }
+  return to.nextVoters !== undefined && sameVoters(from.voters, to.voters);
+}
+
 export function majority(voters: number): number {
   return Math.floor(voters / 2) + 1;
 }

@@ -16,24 +16,12 @@ import {
 import type { Log } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { Journal } from '../journal/journal.ts';
-import {
-  type Accepted,
-  type AcceptorState,
-  type Committed,
-  decodeEntry,
-  encodeEntry,
-} from './acceptor-state.ts';
+import { type Accepted, type AcceptorState, encodeEntry } from './acceptor-state.ts';
 import type { Admission } from './admission.ts';
-import {
-  type Change,
-  type ChangesAnswer,
-  type ChangesHead,
-  changedFrom,
-  type JournaledHead,
-  readJournaled,
-} from './change-batch.ts';
+import { type Change, type ChangesAnswer, type ChangesHead, changedFrom } from './change-batch.ts';
 import { ChangesEntry, CommittedEntry, type Register, StateEntry } from './journaling.ts';
 import type { AcceptorAnswer, AcceptRequest, LearnRequest, PrepareRequest } from './messages.ts';
+import { newest, replay } from './replay.ts';
 
 /** Called exactly once, now or when the answer's ground is durable. An error: the store could not
  * take it, and whether it did is unknown. */
@@ -116,7 +104,7 @@ class DurableAcceptor implements Acceptor {
     this.#onOpen = onOpen;
     this.store = journal.superblock.state.store;
     journal.begin(
-      (entry) => this.#replay(entry),
+      (entry) => replay(this.#registers, entry),
       () => this.#live(),
     );
     for (const [object, register] of this.#registers) {
@@ -411,53 +399,6 @@ class DurableAcceptor implements Acceptor {
     return { answer: 'notVoter', reason };
   }
 
-  #replay(bytes: Uint8Array): void {
-    const entry = decodeEntry(bytes);
-    if ('forgotten' in entry) {
-      this.#registers.delete(entry.object);
-    } else if ('state' in entry) {
-      const { state } = entry;
-      this.#registers.set(entry.object, { state, version: 0, durableVersion: 0, written: null });
-    } else if ('head' in entry) {
-      for (const change of readJournaled(entry.head, entry.changes)) {
-        this.#replayChange(entry.head, change);
-      }
-    } else {
-      for (const committed of entry.committed) this.#replayCommitted(committed);
-    }
-  }
-
-  #replayCommitted({ host, incarnation, of }: Committed): void {
-    for (let at = 0; at < of.length; at += 2) {
-      const register = this.#registers.get(of[at] as ObjectId);
-      const ballot = { counter: of[at + 1] as number, host, incarnation };
-      const accepted = register?.state.accepted ?? null;
-      if (register === undefined || accepted === null) continue;
-      if (compareBallots(accepted.ballot, ballot) !== 0) continue;
-      register.state = { ...register.state, committed: true };
-    }
-  }
-
-  #replayChange(head: JournaledHead, change: Change): void {
-    const { object, ballot, base, nextBallot } = change;
-    const register = this.#registers.get(object);
-    // Forgotten, or another voter by now: a compacted file begins with what came after.
-    if (register === undefined || !sameVoter(register.state.voter, head.voter)) return;
-    const { accepted, promised } = register.state;
-    if (compareBallots(accepted?.ballot ?? null, ballot) >= 0) return;
-    if (accepted === null || compareBallots(accepted.ballot, base) !== 0) {
-      const found = formatBallot(accepted?.ballot ?? null);
-      const what = `The change ${formatBallot(ballot)} of ${object} is made from ${formatBallot(base)}`;
-      throw new HoldfastError('store-damaged', `${what}, and the journal leads to ${found}`);
-    }
-    register.state = {
-      ...register.state,
-      promised: newest(promised, nextBallot),
-      accepted: changedFrom(accepted, change),
-      committed: false,
-    };
-  }
-
   *#live(): IterableIterator<Uint8Array> {
     for (const [object, { state }] of this.#registers) yield encodeEntry({ object, state });
   }
@@ -509,10 +450,6 @@ function joins(voter: Voter, { voters, nextVoters }: Voting): boolean {
 
 export function lockOf(record: ObjectRecord | null): Lock | null {
   return record?.kind === 'namespace' ? record.lock : null;
-}
-
-function newest(a: Ballot | null, b: Ballot | null): Ballot | null {
-  return compareBallots(a, b) >= 0 ? a : b;
 }
 
 function badBallot(ballot: Ballot, from: HostId): HoldfastError {

@@ -8,11 +8,11 @@ import type { HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import {
   isQuorum,
+  isVotingStep,
   type Lock,
   majority,
   type ObjectRecord,
   sameVoter,
-  sameVoters,
   sameVoting,
   type Voter,
   type Voting,
@@ -33,7 +33,7 @@ import type {
   Remembered,
   Target,
 } from './outcome.ts';
-import { difference, type Patch } from './patch.ts';
+import { maxGrowth, type PatchText, patchBetween, unchanged } from './patch.ts';
 import { chooseQuorum, type Found, keepsLock, sameLock } from './quorum.ts';
 import { countAnswer, emptyTally, type Lagging, lagging, type Tally } from './tally.ts';
 
@@ -283,7 +283,7 @@ export class Change {
     if (!isVotingStep(current ?? this.#voting, record))
       return `The voters of ${object} can not be changed so`;
     if (fromMemory && current !== null) this.#patch = patchBetween(current, record);
-    const grown = (found.maxBytes ?? limits.maxRecordBytes) + maxBytesOf(this.#patch);
+    const grown = (found.maxBytes ?? limits.maxRecordBytes) + maxGrowth(this.#patch);
     this.#maxBytes =
       this.#patch !== null && grown <= limits.maxRecordBytes
         ? grown
@@ -501,34 +501,6 @@ export class Change {
     }
     probe.reached({ at: 'register.returned', object, call, outcome: end, record, read });
   }
-}
-
-/** One step of the voters: none, towards others, or to the others for good. */
-function isVotingStep(from: Voting, to: Voting): boolean {
-  if (sameVoting(from, to)) return true;
-  if (from.nextVoters !== undefined) {
-    return to.nextVoters === undefined && sameVoters(from.nextVoters, to.voters);
-  }
-  return to.nextVoters !== undefined && sameVoters(from.voters, to.voters);
-}
-
-interface PatchText {
-  readonly patch: Patch | null;
-  readonly text: string;
-}
-
-const unchanged: PatchText = { patch: null, text: 'null' };
-
-/** Voters that change are told the whole record, since some of them have none. */
-function patchBetween(from: ObjectRecord, to: ObjectRecord): PatchText | null {
-  if (from.nextVoters !== undefined || !sameVoting(from, to)) return null;
-  const patch = difference(from, to);
-  return patch === null ? null : { patch, text: JSON.stringify(patch) };
-}
-
-/** By how much a record may grow by it: a character of a string takes at most three bytes. */
-function maxBytesOf(patch: PatchText | null): number {
-  return patch === null ? 0 : 3 * patch.text.length;
 }
 
 function isAmong(voters: readonly Voter[]): (voter: Voter) => boolean {

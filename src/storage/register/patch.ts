@@ -7,7 +7,7 @@
 // the new record was made by copying the old one with a change.
 
 import { type JsonValue, sameJson } from '../../model/json.ts';
-import type { ObjectRecord } from '../../model/record.ts';
+import { type ObjectRecord, sameVoting } from '../../model/record.ts';
 
 export type Patch = { readonly [key: string]: Edit };
 type Edit = 0 | readonly [JsonValue] | Patch;
@@ -19,6 +19,27 @@ const depth = 3;
 /** Null where it can not be said in a patch, or not in a short one: then the record is to be sent. */
 export function difference(from: ObjectRecord, to: ObjectRecord): Patch | null {
   return between(from as unknown as JsonObject, to as unknown as JsonObject, depth);
+}
+
+/** A patch and its text; a patch of null leaves the record as it is. */
+export interface PatchText {
+  readonly patch: Patch | null;
+  readonly text: string;
+}
+
+export const unchanged: PatchText = { patch: null, text: 'null' };
+
+/** `difference` of records with the same voters. Where these change the record goes as a whole, since
+ * some voters have none. */
+export function patchBetween(from: ObjectRecord, to: ObjectRecord): PatchText | null {
+  if (from.nextVoters !== undefined || !sameVoting(from, to)) return null;
+  const patch = difference(from, to);
+  return patch === null ? null : { patch, text: JSON.stringify(patch) };
+}
+
+/** By how many bytes a record may grow by it: a character of a string takes at most three. */
+export function maxGrowth(patch: PatchText | null): number {
+  return patch === null ? 0 : 3 * patch.text.length;
 }
 
 export function patched(record: ObjectRecord, patch: Patch): ObjectRecord {
