@@ -65,6 +65,8 @@ export interface ApiClient {
   startVm(nameOrId: string, options?: { readonly on?: string }): Promise<VmReply>;
   stopVm(nameOrId: string, options?: { readonly force?: boolean }): Promise<VmReply>;
   setRequired(nameOrId: string, disk: string, required: boolean): Promise<VmReply>;
+  /** `policy` is the name of one. */
+  setDiskPolicy(nameOrId: string, disk: string, policy: string): Promise<ObjectReply>;
   removeVm(nameOrId: string): Promise<void>;
   /** Of the VMs named, or of all that are accessible. */
   metadata(service: string, key: string, vms?: readonly string[]): Promise<MetadataValuesReply>;
@@ -163,6 +165,8 @@ export function createClient(sockets: readonly string[], options: ClientOptions 
     stopVm: (nameOrId, body = {}) => command('POST', `${vmPath(nameOrId)}/stop`, body),
     setRequired: (nameOrId, disk, required) =>
       command('POST', `${vmPath(nameOrId)}/required`, { disk, required }),
+    setDiskPolicy: (nameOrId, disk, policy) =>
+      command('POST', `${vmPath(nameOrId)}/disks/${encodeURIComponent(disk)}/policy`, { policy }),
     async removeVm(nameOrId) {
       await command('DELETE', vmPath(nameOrId), null);
     },

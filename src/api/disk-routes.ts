@@ -1,3 +1,7 @@
+// What is asked of one disk of a VM.
+//
+// `POST /v1/vms/:vm/disks/:disk/policy`: another policy for it.
+//
 // `POST /v1/vms/:vm/disks/:disk/serve`: a disk is served for as long as the answer is being read. Its first
 // line says where, empty lines are signs of life, and a last line says why it ended, if it did so by
 // itself. The connection is the claim: when it breaks, whatever the reason, the disk is let go.
@@ -9,11 +13,13 @@ import type { DiskService } from '../manager/disk-service.ts';
 import { HoldfastError } from '../model/errors.ts';
 import {
   DiskParamsSchema,
+  DiskPolicyRequestSchema,
   type ServeEndReply,
   type ServeReply,
   ServeRequestSchema,
 } from './disk-schemas.ts';
 import type { App } from './storage-routes.ts';
+import type { ObjectReply } from './storage-schemas.ts';
 
 const heartbeatMs = 5000;
 
@@ -25,6 +31,14 @@ export interface DiskRoutes {
 export function addDiskRoutes(app: App, manager: Manager): DiskRoutes {
   const open = new Set<Claim>();
 
+  app.post(
+    '/v1/vms/:vm/disks/:disk/policy',
+    { schema: { params: DiskParamsSchema, body: DiskPolicyRequestSchema } },
+    (request): Promise<ObjectReply> => {
+      const { vm, disk } = request.params;
+      return manager.setDiskPolicy(vm, disk, request.body.policy);
+    },
+  );
   app.post(
     '/v1/vms/:vm/disks/:disk/serve',
     { schema: { params: DiskParamsSchema, body: ServeRequestSchema } },

@@ -18,6 +18,10 @@ export const ServeRequestSchema = closed({
 });
 export type ServeRequestBody = DeepReadonly<Static<typeof ServeRequestSchema>>;
 
+export const DiskPolicyRequestSchema = closed({
+  policy: Type.String({ minLength: 1, maxLength: 128, description: 'the name of a policy' }),
+});
+
 /** The first line of the answer. */
 export interface ServeReply {
   readonly vm: string;

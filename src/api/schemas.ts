@@ -180,6 +180,14 @@ const vmInfo = {
   detached: Type.Array(Type.String()),
 };
 
+const componentView = closed({
+  component: Type.String(),
+  host: Type.String(),
+  mirror: Type.Integer(),
+  stripe: Type.Integer(),
+  state: Type.Enum(['active', 'absent', 'stale', 'resyncing', 'degraded']),
+});
+
 export const objectView = {
   object: Type.String(),
   vm: Type.String(),
@@ -188,15 +196,8 @@ export const objectView = {
   sizeBytes: Type.Integer(),
   policy: StoragePolicy,
   accessible: Accessibility,
-  components: Type.Array(
-    closed({
-      component: Type.String(),
-      host: Type.String(),
-      mirror: Type.Integer(),
-      stripe: Type.Integer(),
-      state: Type.Enum(['active', 'absent', 'stale', 'resyncing', 'degraded']),
-    }),
-  ),
+  components: Type.Array(componentView),
+  next: Type.Array(componentView),
   voters: Type.Array(Type.String()),
   votes: Type.Array(
     closed({

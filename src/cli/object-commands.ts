@@ -70,17 +70,11 @@ function objectText(io: Io, object: ObjectReply): string {
     ['In sync', object.inSync.join(' ') || '-'],
     ['Complies', problems.length === 0 ? 'yes' : io.style('yellow', `no: ${problems.join('; ')}`)],
   ]);
-  const mirrors = mirrorsOf(object).map(
-    ([mirror, parts]): Branch => ({
-      text: `mirror ${mirror}`,
-      branches: parts.map((part) => ({
-        text: `stripe ${part.stripe}`,
-        branches: [
-          { text: `${part.component} on ${part.host}: ${colored(io, part.state)}`, branches: [] },
-        ],
-      })),
-    }),
-  );
+  const mirrors = mirrorBranches(io, object.components);
+  const next: Branch = {
+    text: 'in the making, to take their place',
+    branches: mirrorBranches(io, object.next),
+  };
   const needed = Math.floor(object.voters.length / 2) + 1;
   const voters: Branch = {
     text: `voters, ${needed} of ${object.voters.length} needed`,
@@ -91,9 +85,23 @@ function objectText(io: Io, object: ObjectReply): string {
   };
   const root: Branch = {
     text: `${object.vmName}/${object.label}`,
-    branches: [...mirrors, voters],
+    branches: [...mirrors, ...(object.next.length === 0 ? [] : [next]), voters],
   };
   return `${overview}\n${drawn(root)}`;
+}
+
+function mirrorBranches(io: Io, components: readonly Part[]): Branch[] {
+  return mirrorsOf(components).map(
+    ([mirror, parts]): Branch => ({
+      text: `mirror ${mirror}`,
+      branches: parts.map((part) => ({
+        text: `stripe ${part.stripe}`,
+        branches: [
+          { text: `${part.component} on ${part.host}: ${colored(io, part.state)}`, branches: [] },
+        ],
+      })),
+    }),
+  );
 }
 
 interface Branch {
@@ -112,7 +120,7 @@ function drawn(branch: Branch, indent = ''): string {
 
 type Part = ObjectReply['components'][number];
 
-function mirrorsOf({ components }: ObjectReply): [number, Part[]][] {
+function mirrorsOf(components: readonly Part[]): [number, Part[]][] {
   const mirrors = new Map<number, Part[]>();
   for (const part of components) {
     mirrors.set(part.mirror, [...(mirrors.get(part.mirror) ?? []), part]);
@@ -122,7 +130,7 @@ function mirrorsOf({ components }: ObjectReply): [number, Part[]][] {
 
 function copies(object: ObjectReply): string {
   if (object.kind === 'namespace') return '-';
-  const whole = mirrorsOf(object).filter(([, parts]) =>
+  const whole = mirrorsOf(object.components).filter(([, parts]) =>
     parts.every((part) => part.state === 'active'),
   );
   return `${whole.length} of ${object.policy.failuresToTolerate + 1}`;

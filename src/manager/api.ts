@@ -128,7 +128,7 @@ export interface PolicyInfo {
   readonly isDefault: boolean;
 }
 
-/** Named storage policies. They count when an object is made, and never afterwards. */
+/** Named storage policies. What one says is copied into an object when it is made, or is given the policy. */
 export interface Policies {
   list(): Promise<PolicyInfo[]>;
   /** Rejects with `unknown-object`; `default` is the name of whichever is the default. */
@@ -162,6 +162,13 @@ export interface Manager {
   startVm(nameOrId: string, options: { readonly on?: HostId }): Promise<VmInfo>;
   /** Asks the guest to switch itself off; ends it after a grace time, or at once with `force`. */
   stopVm(nameOrId: string, options: { readonly force: boolean }): Promise<VmInfo>;
+  /** Another policy for a disk that exists: `policy` names one, or is one. Resolves when it is agreed on; what
+   * it takes is done in the background, while the guest runs. */
+  setDiskPolicy(
+    nameOrId: string,
+    disk: string,
+    policy: string | StoragePolicy,
+  ): Promise<ObjectInfo>;
   /** Whether the VM can be started, and goes on being accessible, without this disk. */
   setRequired(nameOrId: string, disk: string, required: boolean): Promise<VmInfo>;
   /** Of the VMs named, or of all that are accessible. Throws `unknown-vm`. */

@@ -6,6 +6,7 @@ import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import { type HostId, objectId, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits, type Timings } from '../model/limits.ts';
+import { policyText, type StoragePolicy } from '../model/policy.ts';
 import type { DiskSpec, PowerState, VmSpec } from '../model/vm.ts';
 import type { Peer, Reply } from '../peer/peer.ts';
 import type {
@@ -326,6 +327,22 @@ export function createManager(options: {
     return again(vm);
   }
 
+  async function setDiskPolicy(
+    nameOrId: string,
+    disk: string,
+    wanted: string | StoragePolicy,
+  ): Promise<ObjectInfo> {
+    const view = find(nameOrId);
+    const policy = await options.policies.resolve('policy', wanted);
+    await storage.setDiskPolicy(view.vm, disk, policy);
+    events.emit(
+      'storage.policySet',
+      `The policy of ${view.name}/${disk} is ${policyText(policy)} now`,
+      { vm: view.vm, name: view.name },
+    );
+    return object(`${view.name}/${disk}`);
+  }
+
   return {
     policies: options.policies,
     status,
@@ -342,6 +359,7 @@ export function createManager(options: {
     startVm,
     stopVm,
     serveDisk,
+    setDiskPolicy,
     ...createVmMetadata(storage, find),
     async setRequired(nameOrId, disk, required) {
       const view = find(nameOrId);

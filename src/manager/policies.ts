@@ -11,6 +11,7 @@ import {
   builtInPolicies,
   defaultPolicyName,
   hostsNeeded,
+  policyText,
   type StoragePolicy,
 } from '../model/policy.ts';
 import type { Peer } from '../peer/peer.ts';
@@ -123,7 +124,7 @@ export function createPolicies(options: {
             const now = policyNamed(book, name);
             if (now !== null && !saysTheSame(now, policy)) {
               log.warn(
-                `policy ${name} is now ${inWords(now)}, as ${from} has it, not ${inWords(policy)}; objects keep what they have`,
+                `policy ${name} is now ${policyText(now)}, as ${from} has it, not ${policyText(policy)}; objects keep what they have`,
               );
             }
           }
@@ -205,7 +206,7 @@ export function createPolicies(options: {
         }
         return withPolicy(current, name, policy, self);
       });
-      log.info(`policy ${name} was made: ${inWords(policy)}`);
+      log.info(`policy ${name} was made: ${policyText(policy)}`);
       return info(name);
     },
     async setDefault(name) {
@@ -257,9 +258,5 @@ function assertSound({ failuresToTolerate, stripes }: StoragePolicy): void {
 }
 
 function saysTheSame(a: StoragePolicy, b: StoragePolicy): boolean {
-  return inWords(a) === inWords(b);
-}
-
-function inWords({ failuresToTolerate, stripes, thick }: StoragePolicy): string {
-  return `failuresToTolerate ${failuresToTolerate}, stripes ${stripes}, ${thick ? 'thick' : 'thin'}`;
+  return policyText(a) === policyText(b);
 }

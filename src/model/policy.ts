@@ -22,6 +22,10 @@ export const builtInPolicies: Readonly<Record<string, StoragePolicy>> = {
   'mirror-3': { failuresToTolerate: 2, stripes: 1 },
 };
 
+export function policyText({ failuresToTolerate, stripes, thick }: StoragePolicy): string {
+  return `failuresToTolerate ${failuresToTolerate}, stripes ${stripes}, ${thick === true ? 'thick' : 'thin'}`;
+}
+
 /** Distinct hosts that an object of this policy needs: f+1 with data and f witnesses. */
 export function hostsNeeded(policy: StoragePolicy): number {
   return 2 * policy.failuresToTolerate + 1;

@@ -26,6 +26,8 @@ export interface Component {
 /** mirror -> stripe -> component. */
 export interface Blueprint {
   readonly stripeBytes: number;
+  /** Its components were made with all of their space, and none has been given back. */
+  readonly thick?: true;
   readonly mirrors: readonly { readonly stripes: readonly Component[] }[];
 }
 
@@ -84,6 +86,9 @@ export interface DiskRecord extends RecordBase {
   readonly name: string;
   readonly sizeBytes: number;
   readonly blueprint: Blueprint;
+  /** The tree that is to take the place of `blueprint`: it is being filled by the opening that `fence` names,
+   * and is void with the next one. Nobody reads it (docs/protocols/policy.md). */
+  readonly next?: Blueprint;
   readonly inSync: readonly ComponentId[];
   readonly fence: Fence;
 }
@@ -97,6 +102,13 @@ export type ObjectRecord = NamespaceRecord | DiskRecord | Tombstone;
 
 export function components(blueprint: Blueprint): Component[] {
   return blueprint.mirrors.flatMap((mirror) => mirror.stripes);
+}
+
+/** All that takes space, with those of the tree that is being filled. */
+export function allComponents({ blueprint, next }: DiskRecord): Component[] {
+  return next === undefined
+    ? components(blueprint)
+    : [...components(blueprint), ...components(next)];
 }
 
 /** Who decides about a record: a majority of each group. */

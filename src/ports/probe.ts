@@ -108,13 +108,27 @@ export type Point =
       readonly object: ObjectId;
       readonly component: ComponentId;
     }
-  // --- guests and protection ---
-  /** The disks are open and served; about to start the guest's process. */
   /** Old and new voters decide together from now on. */
   | { readonly at: 'voters.joint'; readonly object: ObjectId }
   | { readonly at: 'voters.changed'; readonly object: ObjectId }
   /** The record names another component in the place of one that is gone; nothing is in it yet. */
   | { readonly at: 'copy.replaced'; readonly object: ObjectId; readonly component: ComponentId }
+  /** The record names a mirror that holds nothing yet / names one no more, and its files are there still. */
+  | {
+      readonly at: 'mirror.added' | 'mirror.removed';
+      readonly object: ObjectId;
+      readonly components: readonly ComponentId[];
+    }
+  /** The record names a tree that is to be filled, of which nothing exists yet. */
+  | { readonly at: 'next.begun'; readonly object: ObjectId }
+  /** Every change goes to both trees from now on. */
+  | { readonly at: 'next.filling'; readonly object: ObjectId }
+  /** It has everything, durably, and nothing is in flight; about to ask the register to count it. */
+  | { readonly at: 'next.swapping'; readonly object: ObjectId }
+  /** It is the disk's tree, by the record; no request has gone on yet. */
+  | { readonly at: 'next.swapped'; readonly object: ObjectId }
+  // --- guests and protection ---
+  /** The disks are open and served; about to start the guest's process. */
   | { readonly at: 'guest.starting'; readonly vm: VmId; readonly epoch: Epoch }
   /** The start has succeeded: the guest runs, or is paused because its lease has lapsed meanwhile.
    * Nobody has been told, HA included. */

@@ -7,13 +7,16 @@ import {
   type Field,
   form,
   integer,
+  line,
   oneForm,
   oneOf,
   optional,
   orNull,
+  record,
   required,
 } from './fields.ts';
 import type { HostNames, VmNames } from './names.ts';
+import { policyParts } from './read-vms.ts';
 import type { Step } from './scenario.ts';
 import type { Place } from './source.ts';
 
@@ -26,6 +29,15 @@ export function readSteps(
 ): readonly (Step | undefined)[] {
   return place === null ? [] : (each(place, stepField(time, hosts, vms)) ?? []);
 }
+
+const policy = record({ ...policyParts, thick: optional(boolean, false) });
+
+/** `disk0`, `disk1`, ... */
+const diskName: Field<string> = (place) => {
+  const name = line(place);
+  if (name === undefined || /^disk\d+$/.test(name)) return name;
+  return place.expected('the name of a disk, such as disk0');
+};
 
 const network = oneOf('ha', 'storage', 'both');
 const healed = oneOf('ha', 'storage', 'all');
@@ -100,6 +112,18 @@ function stepField(
     hangGuest: onGuest('hangGuest'),
     powerOff: ofUser('powerOff'),
     powerOn: ofUser('powerOn'),
+    setPolicy: form(
+      vm,
+      { at, disk: optional(diskName, 'disk0'), policy: required(policy), via: orNull(host) },
+      (vm, { at: atMs, disk, policy: { thick, ...rest }, via }) => ({
+        atMs,
+        kind: 'setPolicy',
+        vm,
+        disk,
+        policy: thick ? { ...rest, thick } : rest,
+        via,
+      }),
+    ),
     failDisk: onHost('failDisk'),
     repairDisk: onHost('repairDisk'),
     slowDisk: form(host, { at, by: required(duration()) }, (host, { at: atMs, by: byMs }) => ({

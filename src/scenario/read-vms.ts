@@ -32,13 +32,15 @@ import type { Place } from './source.ts';
 
 const maxVms = 100_000;
 
-const policy: Field<StoragePolicy> = record({
+export const policyParts = {
   failuresToTolerate: optional(
     integer(0, limits.maxFailuresToTolerate),
     defaultVm.policy.failuresToTolerate,
   ),
   stripes: optional(integer(1, limits.maxStripes), defaultVm.policy.stripes),
-});
+};
+
+const policy: Field<StoragePolicy> = record(policyParts);
 
 const powered: Field<boolean> = (place) => {
   const value = oneOf('on', 'off')(place);

@@ -120,6 +120,13 @@ export type StepKind =
   | { readonly kind: 'hangGuest'; readonly vm: string }
   | { readonly kind: 'powerOff'; readonly vm: string; readonly via: string | null }
   | { readonly kind: 'powerOn'; readonly vm: string; readonly via: string | null }
+  | {
+      readonly kind: 'setPolicy';
+      readonly vm: string;
+      readonly disk: string;
+      readonly policy: StoragePolicy;
+      readonly via: string | null;
+    }
   | { readonly kind: 'failDisk'; readonly host: string }
   | { readonly kind: 'repairDisk'; readonly host: string }
   | { readonly kind: 'slowDisk'; readonly host: string; readonly byMs: number }

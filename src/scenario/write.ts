@@ -165,6 +165,14 @@ function writeStep(step: Step): Plain {
     case 'powerOff':
     case 'powerOn':
       return without({ at, [step.kind]: step.vm, via: step.via ?? undefined });
+    case 'setPolicy':
+      return without({
+        at,
+        setPolicy: step.vm,
+        disk: changed(step.disk, 'disk0'),
+        policy: changes(step.policy, defaultVm.policy),
+        via: step.via ?? undefined,
+      });
     case 'migrate':
       return { at, migrate: step.vm, to: step.to };
     case 'maintenance':

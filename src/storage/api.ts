@@ -158,6 +158,8 @@ export interface ObjectView {
   readonly policy: StoragePolicy;
   readonly accessible: Accessibility;
   readonly components: readonly ComponentView[];
+  /** Of the tree that is being filled to take the place of the present one; empty: none is. */
+  readonly next: readonly ComponentView[];
   readonly voters: readonly HostId[];
   readonly votes: readonly VoteView[];
   readonly inSync: readonly ComponentId[];
@@ -235,6 +237,10 @@ export interface Storage {
   /** Whether the VM can be accessible, and be started, without this disk. Rejects with `bad-request`
    * naming the disks that there are, and as `setMetadata` does. */
   setRequired(vm: VmId, disk: string, required: boolean): Promise<void>;
+  /** What a disk is to survive, and how it is spread, from now on; resolves when that is agreed on, and it is
+   * made so in the background. Rejects with `unknown-object`, `policy-unsatisfiable`, `no-capacity`, and as
+   * `setMetadata` does. */
+  setDiskPolicy(vm: VmId, disk: string, policy: StoragePolicy): Promise<void>;
   /** Removes a VM that is switched off. Rejects with `lock-held` if it runs. */
   removeVm(vm: VmId): Promise<void>;
 

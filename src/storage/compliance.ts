@@ -4,13 +4,18 @@
 import { hostsNeeded } from '../model/policy.ts';
 import type { ComponentView, ObjectView } from './api.ts';
 
-/** Each a sentence, the worst first; none: it complies. */
-export function complianceProblems(object: Omit<ObjectView, 'problems'>): string[] {
+/** Each a sentence, the worst first; none: it complies. `isThick`: all space of its components is theirs. */
+export function complianceProblems(
+  object: Omit<ObjectView, 'problems'>,
+  isThick: boolean,
+): string[] {
   const problems: string[] = [];
   if (!object.accessible.accessible)
     problems.push(`It is not accessible: ${object.accessible.text}`);
   const copies = copyProblem(object);
   if (copies !== null) problems.push(copies);
+  const layout = layoutProblem(object, isThick);
+  if (layout !== null) problems.push(layout);
   const away = object.votes.filter((vote) => vote.state !== 'reachable');
   if (away.length > 0) {
     const hosts = away.map((vote) => `${vote.host} (${vote.role}, ${vote.state})`).join(', ');
@@ -24,6 +29,18 @@ export function complianceProblems(object: Omit<ObjectView, 'problems'>): string
     problems.push(`Its voters are on ${distinct} hosts, and its policy needs ${needed}`);
   }
   return problems;
+}
+
+/** It survives what it shall, and is not yet spread as it shall be. */
+function layoutProblem(object: Omit<ObjectView, 'problems'>, isThick: boolean): string | null {
+  const { kind, components, next, policy } = object;
+  if (kind !== 'disk') return null;
+  const stripes = 1 + Math.max(0, ...components.map((part) => part.stripe));
+  const isThin = policy.thick === true && !isThick;
+  if (stripes === policy.stripes && !isThin) return null;
+  const asked = `${policy.stripes} ${policy.stripes === 1 ? 'stripe' : 'stripes'}${isThin ? ' of thick components' : ''}`;
+  const state = next.length === 0 ? '' : '; it is being copied to new components';
+  return `It has ${stripes} ${stripes === 1 ? 'stripe' : 'stripes'}, and its policy asks for ${asked}${state}`;
 }
 
 function copyProblem({ kind, components, policy }: Omit<ObjectView, 'problems'>): string | null {

@@ -3,8 +3,7 @@
 
 import { asHoldfastError, isError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
-import type { ComponentId, ObjectId, VmId } from '../model/ids.ts';
-import type { JsonValue } from '../model/json.ts';
+import type { ObjectId, VmId } from '../model/ids.ts';
 import type { Timings } from '../model/limits.ts';
 import type { Component, DiskRecord, NamespaceRecord } from '../model/record.ts';
 import type { Peer } from '../peer/peer.ts';
@@ -15,8 +14,8 @@ import type { Streams } from '../ports/streams.ts';
 import type { OpenDisks, OpenDisksOptions } from './api.ts';
 import { objectAccessibility, type StoreReachable } from './directory/accessibility.ts';
 import type { Directory } from './directory/directory.ts';
-import { type OpenDisk, openDisk } from './disk/disk.ts';
-import type { BadBlock, CreateComponent } from './disk/messages.ts';
+import { type OpenDisk, openDisk as openUnder } from './disk/disk.ts';
+import type { BadBlock } from './disk/messages.ts';
 import type { Gate } from './disk/mirror.ts';
 import type { Heartbeats } from './lease/heartbeat.ts';
 import type { LeaseHolder } from './lease/holder.ts';
@@ -26,13 +25,9 @@ import type { Records } from './records.ts';
 export interface ServedDisks {
   open(record: NamespaceRecord, wanted: OpenDisksOptions): Promise<OpenDisks>;
   isResyncing(vm: VmId, component: Component): boolean;
-  /** Makes a component and puts it in the place of one that does not count; false where the disk is not
-   * open here. */
-  replaceCopy(disk: DiskRecord, old: ComponentId, added: Component): Promise<boolean>;
+  /** Null: it is not open here. */
+  openDisk(record: DiskRecord): OpenDisk | null;
 }
-
-/** A thick component takes as long as its zeros do. */
-const createTimeoutMs = 60_000;
 
 interface Served {
   readonly name: string;
@@ -97,7 +92,7 @@ export function createServedDisks(options: {
   ): Promise<Served> {
     const { vm } = record;
     const name = directory.disk(object)?.name ?? object;
-    const disk = await openDisk({
+    const disk = await openUnder({
       object,
       name: `${record.name}/${name}`,
       epoch: wanted.epoch,
@@ -128,6 +123,10 @@ export function createServedDisks(options: {
       await disk.close();
       throw error;
     }
+  }
+
+  function openDisk({ vm, id }: DiskRecord): OpenDisk | null {
+    return (served.get(vm) ?? []).find(({ disk }) => disk.object === id)?.disk ?? null;
   }
 
   peer.on('component.bad', (_from, body) => {
@@ -221,21 +220,7 @@ export function createServedDisks(options: {
         });
       }
     },
-    async replaceCopy(record, old, added) {
-      const disk = (served.get(record.vm) ?? []).find((one) => one.disk.object === record.id)?.disk;
-      if (disk === undefined) return false;
-      const request: CreateComponent = {
-        component: added.id,
-        object: record.id,
-        sizeBytes: added.sizeBytes,
-        mustCopyAll: true,
-        ...(record.policy.thick === true ? { thick: true } : {}),
-      };
-      const body = request as unknown as JsonValue;
-      await peer.ask(added.host, 'component.create', body, createTimeoutMs);
-      await disk.replaceCopy(old, added);
-      return true;
-    },
+    openDisk,
     isResyncing: (vm, component) =>
       (served.get(vm) ?? []).some(({ disk }) => disk.resyncing().has(component.id)),
   };

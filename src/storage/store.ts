@@ -36,6 +36,8 @@ import { trackUsage } from './placement/usage.ts';
 import { createRecords } from './records.ts';
 import { createRegisters } from './register/registers.ts';
 import { createAbsence } from './repair/absence.ts';
+import { createLayoutChange } from './repair/layout-change.ts';
+import { createPolicyChange } from './repair/policy-change.ts';
 import { createRepair } from './repair/repair.ts';
 import { createVoterChange } from './repair/voter-change.ts';
 import { withRequired } from './required.ts';
@@ -257,6 +259,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     incarnation,
     problem,
     isDeleted: (object) => directory.isDeleted(object),
+    diskOf: (object) => directory.disk(object),
   });
   const vmObjects = createVmObjects({
     peer,
@@ -292,6 +295,11 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     heartbeats,
     members: () => options.members().map(({ host }) => host),
   });
+  const policyChange = createPolicyChange({
+    directory,
+    records,
+    placementHosts: views.placementHosts,
+  });
   const repair = createRepair({
     self,
     clock,
@@ -303,11 +311,18 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     voterChange: createVoterChange({ self, records, holder, probe }),
     isReachable: (host) => heartbeats.isReachable(host),
     placementHosts: views.placementHosts,
-    replaceCopy: disks.replaceCopy,
+    layoutChange: createLayoutChange({
+      peer,
+      openDisk: disks.openDisk,
+      placementHosts: views.placementHosts,
+      isGone: (host) => !heartbeats.isReachable(host),
+      emit,
+    }),
+    policyChange,
     emit,
   });
   directory.onChange((record, previous) => {
-    if (record.kind === 'disk') componentStore.objectChanged(record, previous);
+    if (record.kind === 'disk') componentStore.objectChanged(record);
     if (record.kind === 'tombstone' && previous?.kind !== 'namespace') {
       componentStore.objectDeleted(record.id);
     }
@@ -390,6 +405,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       const nameOf = (object: ObjectId) => directory.disk(object)?.name ?? null;
       await records.changeNamespace(vm, (current) => withRequired(current, disk, required, nameOf));
     },
+    setDiskPolicy: async (vm, disk, policy) => policyChange.set(views.known(vm), disk, policy),
     removeVm: (vm) => vmObjects.remove(vm),
     lockStatus: (vm) => locks.status(vm),
     lock: (vm, wanted) => locks.lock(vm, wanted),

@@ -4,6 +4,7 @@
 import { HoldfastError } from '../model/errors.ts';
 import type { HostId, ObjectId, StoreId, VmId } from '../model/ids.ts';
 import {
+  type Blueprint,
   type Component,
   components,
   type DiskRecord,
@@ -141,16 +142,27 @@ export function createViews(options: {
     return options.isResyncing(record.vm, component) ? 'resyncing' : 'stale';
   }
 
-  function componentViews(record: DiskRecord): ComponentView[] {
-    return record.blueprint.mirrors.flatMap(({ stripes }, mirror) =>
+  function componentViews(
+    tree: Blueprint,
+    state: (component: Component) => ComponentState,
+  ): ComponentView[] {
+    return tree.mirrors.flatMap(({ stripes }, mirror) =>
       stripes.map((component, stripe) => ({
         component: component.id,
         host: component.host,
         mirror,
         stripe,
-        state: stateOf(record, component),
+        state: state(component),
       })),
     );
+  }
+
+  function treesOf(record: DiskRecord): Pick<ObjectView, 'components' | 'next'> {
+    const filled = ({ host, store }: Component) => troubleOf(host, store) ?? 'resyncing';
+    return {
+      components: componentViews(record.blueprint, (one) => stateOf(record, one)),
+      next: record.next === undefined ? [] : componentViews(record.next, filled),
+    };
   }
 
   function voteViews(record: NamespaceRecord | DiskRecord): VoteView[] {
@@ -175,11 +187,12 @@ export function createViews(options: {
       policy: record.policy,
       accessible,
       voters: record.voters.map((one) => one.host),
-      components: record.kind === 'disk' ? componentViews(record) : [],
+      ...(record.kind === 'disk' ? treesOf(record) : { components: [], next: [] }),
       votes: voteViews(record),
       inSync: record.kind === 'disk' ? record.inSync : [],
     };
-    return { ...view, problems: complianceProblems(view) };
+    const isThick = record.kind !== 'disk' || record.blueprint.thick === true;
+    return { ...view, problems: complianceProblems(view, isThick) };
   }
 
   function accessibilityOfAll(

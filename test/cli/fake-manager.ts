@@ -115,6 +115,7 @@ export class FakeManager implements Manager {
               state: 'degraded',
             },
           ],
+          next: [],
           voters: [hostId('host-1'), hostId('host-2'), hostId('host-3')],
           votes: [
             { host: hostId('host-1'), role: 'data', state: 'reachable' },
@@ -192,6 +193,11 @@ export class FakeManager implements Manager {
   async setRequired(nameOrId: string, disk: string, required: boolean): Promise<VmInfo> {
     await this.#act('setRequired', nameOrId, disk, required);
     return this.#find(nameOrId);
+  }
+
+  async setDiskPolicy(nameOrId: string, disk: string, policy: string): Promise<ObjectInfo> {
+    await this.#act('setDiskPolicy', nameOrId, disk, policy);
+    return this.object(`${nameOrId}/${disk}`);
   }
 
   async removeVm(nameOrId: string): Promise<void> {

@@ -15,7 +15,12 @@ import {
 } from '../../src/model/ids.ts';
 import type { JsonValue } from '../../src/model/json.ts';
 import { timings } from '../../src/model/limits.ts';
-import { type Component, components, type DiskRecord } from '../../src/model/record.ts';
+import {
+  type Blueprint,
+  type Component,
+  components,
+  type DiskRecord,
+} from '../../src/model/record.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { noProbe } from '../../src/ports/probe.ts';
@@ -174,6 +179,7 @@ export class DiskWorld {
       incarnation: this.#runs,
       problem: () => null,
       isDeleted: () => false,
+      diskOf: () => null,
     });
     peer.on('component.bad', (_from, body) => {
       const { component, offset } = body as unknown as BadBlock;
@@ -329,6 +335,75 @@ export class DiskWorld {
     });
   }
 
+  /** Something that another policy may ask for, with this many mirrors at least. */
+  changeTree(leastMirrors: number): void {
+    const { session, random } = this;
+    const disk = session?.disk;
+    if (session === null || disk == null) return;
+    const { blueprint } = this.record;
+    const hosts = this.hosts.filter((host) => !blueprint.mirrors.some((it) => isOn(it, host)));
+    const done = (what: string) => (error: unknown) => {
+      if (!session.isOver) this.note(`${what}: ${error === null ? 'done' : String(error)}`);
+    };
+    const dice = random.next();
+    if (disk.filling() !== null) {
+      if (dice < 0.15) disk.giveUpNext('nobody wants it');
+    } else if (dice < 0.5) {
+      const mirrors = leastMirrors + random.below(4 - leastMirrors);
+      const next = this.#tree(disk, 1 + random.below(3), this.#shuffledHosts().slice(0, mirrors));
+      this.note(`restripe to ${components(next).map(({ id, host }) => `${id} on ${host}`)}`);
+      const make = () => this.#makeAll(session.host, components(next));
+      disk.restripe(next, make).then(() => done('restripe')(null), done('restripe'));
+    } else if (dice < 0.75 && hosts.length > 0) {
+      const host = random.pick(hosts);
+      const [model] = blueprint.mirrors;
+      const suffix = disk.newSuffix();
+      const stripes = (model?.stripes ?? []).map((one, stripe) => {
+        const id = componentId(`disk.m9.s${stripe}.${suffix}`);
+        return { id, host, store: storeId(host), sizeBytes: one.sizeBytes };
+      });
+      this.note(`add a mirror on ${host}`);
+      this.#makeAll(session.host, stripes)
+        .then(() => disk.addMirror(stripes))
+        .then(() => done('add')(null), done('add'));
+    } else if (blueprint.mirrors.length > leastMirrors) {
+      const mirror = random.pick(blueprint.mirrors);
+      this.note(`remove the mirror on ${mirror.stripes[0]?.host}`);
+      const gone = new Set(mirror.stripes.map(({ id }) => id));
+      disk.removeMirror(gone).then(() => done('remove')(null), done('remove'));
+    }
+  }
+
+  #shuffledHosts(): HostId[] {
+    const weights = new Map(this.hosts.map((host) => [host, this.random.next()]));
+    return [...this.hosts].sort((a, b) => (weights.get(a) ?? 0) - (weights.get(b) ?? 0));
+  }
+
+  #tree(disk: OpenDisk, stripes: number, hosts: readonly HostId[]): Blueprint {
+    const { sizeBytes, blueprint } = this.record;
+    const chunks = Math.ceil(sizeBytes / blueprint.stripeBytes);
+    const suffix = disk.newSuffix();
+    return {
+      stripeBytes: blueprint.stripeBytes,
+      mirrors: hosts.map((host, mirror) => ({
+        stripes: Array.from({ length: stripes }, (_, stripe) => ({
+          id: componentId(`disk.m${mirror}.s${stripe}.${suffix}`),
+          host,
+          store: storeId(host),
+          sizeBytes: Math.ceil((chunks - stripe) / stripes) * blueprint.stripeBytes,
+        })),
+      })),
+    };
+  }
+
+  async #makeAll(from: HostId, parts: readonly Component[]): Promise<void> {
+    const peer = this.running.get(from)?.peer;
+    for (const { id, host, sizeBytes } of parts) {
+      const request: JsonValue = { component: id, object: 'disk', sizeBytes, mustCopyAll: true };
+      await peer?.ask(host, 'component.create', request, 1000);
+    }
+  }
+
   isWhole(): boolean {
     return this.record.inSync.length === components(this.record.blueprint).length;
   }
@@ -423,4 +498,8 @@ export class DiskWorld {
     const count = Math.min(blocks - first, 1 + this.random.below(this.random.pick([1, 4, 12])));
     return { offset: first * blockBytes, length: count * blockBytes };
   }
+}
+
+function isOn({ stripes }: Blueprint['mirrors'][number], host: HostId): boolean {
+  return stripes.some((one) => one.host === host);
 }

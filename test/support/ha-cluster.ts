@@ -404,6 +404,7 @@ export class HaCluster {
       throw new Error('not used by HA');
     };
     return {
+      setDiskPolicy: unused,
       setMetadata: (vm, _service, _key, value, condition) =>
         this.#set(host, vm, value, condition?.heldAtEpoch),
       getMetadata: () => {

@@ -4,7 +4,7 @@
 import { type Ballot, compareBallots } from '../../model/ballot.ts';
 import type { ComponentId, ObjectId, VmId } from '../../model/ids.ts';
 import {
-  components,
+  allComponents,
   type DiskRecord,
   type NamespaceRecord,
   type ObjectRecord,
@@ -29,7 +29,7 @@ export class Ledger {
     this.#newest.set(id, { ballot, record });
     if (record.kind === 'namespace') this.#namespaces.set(record.vm, id);
     if (record.kind === 'disk') {
-      for (const one of components(record.blueprint)) this.#components.set(one.id, id);
+      for (const one of allComponents(record)) this.#components.set(one.id, id);
     }
     const old = before?.record ?? null;
     if (record.kind === 'tombstone' && old !== null) this.#bury(old);
@@ -66,6 +66,6 @@ export class Ledger {
       this.#namespaces.delete(old.vm);
     }
     if (old.kind !== 'disk') return;
-    for (const one of components(old.blueprint)) this.#components.delete(one.id);
+    for (const one of allComponents(old)) this.#components.delete(one.id);
   }
 }

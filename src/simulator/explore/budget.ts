@@ -9,7 +9,8 @@
 
 import { type Ballot, compareBallots } from '../../model/ballot.ts';
 import type { ObjectId } from '../../model/ids.ts';
-import { components, type ObjectRecord, votersOf } from '../../model/record.ts';
+import { hostsNeeded } from '../../model/policy.ts';
+import { components, groupsOf, type ObjectRecord, votersOf } from '../../model/record.ts';
 import type { Point } from '../../ports/probe.ts';
 import type { StepKind } from '../../scenario/scenario.ts';
 import type { Machine } from '../world/machine.ts';
@@ -110,6 +111,7 @@ export class Budget implements Observer {
       if (committed === null || isNewer(proposed?.ballot ?? null, committed)) return false;
       const { record } = committed;
       if (record.kind !== 'disk') return true;
+      if (isChanging(record)) return false;
       const copies = components(record.blueprint);
       if (!copies.every((one) => record.inSync.includes(one.id))) return false;
       return record.blueprint.mirrors.length > 1 || !copies.some((one) => one.host === host);
@@ -135,7 +137,7 @@ export class Budget implements Observer {
       const failed = new Set([host, ...this.#failedHosts(record)]);
       const voters = votersOf(record).map((voter) => voter.host as string);
       const concerned = voters.filter((voter) => failed.has(voter)).length;
-      return !voters.includes(host) || concerned <= record.policy.failuresToTolerate;
+      return !voters.includes(host) || concerned <= tolerated(record);
     });
   }
 
@@ -162,7 +164,7 @@ export class Budget implements Observer {
       const voters = votersOf(record).map((voter) => voter.host as string);
       if (!voters.includes(host)) return true;
       const gone = voters.filter((voter) => voter === host || this.#lost.has(voter)).length;
-      if (gone > record.policy.failuresToTolerate) return false;
+      if (gone > tolerated(record) || isChanging(record)) return false;
       if (record.kind !== 'disk') return true;
       return components(record.blueprint).every(
         (one) => record.inSync.includes(one.id) || this.#lost.has(one.host),
@@ -173,6 +175,26 @@ export class Budget implements Observer {
 
 function isNewer(ballot: Ballot | null, known: Known | null): boolean {
   return compareBallots(ballot, known?.ballot ?? null) > 0;
+}
+
+/** What the object survives as it is: with another policy it is first made as that says. */
+function tolerated(record: ObjectRecord): number {
+  const votes = Math.min(...groupsOf(record).map((group) => Math.floor((group.length - 1) / 2)));
+  const least = Math.min(record.policy.failuresToTolerate, votes);
+  return record.kind === 'disk' ? Math.min(least, record.blueprint.mirrors.length - 1) : least;
+}
+
+/** It is not yet as its policy says: a copy that is to go may be the one that would be left. */
+function isChanging(record: ObjectRecord): boolean {
+  const { policy, voters, nextVoters } = record;
+  if (nextVoters !== undefined || voters.length !== hostsNeeded(policy)) return true;
+  if (record.kind !== 'disk') return false;
+  const { mirrors } = record.blueprint;
+  return (
+    record.next !== undefined ||
+    mirrors.length !== policy.failuresToTolerate + 1 ||
+    mirrors[0]?.stripes.length !== policy.stripes
+  );
 }
 
 /** Takes something away, if only for a while. */

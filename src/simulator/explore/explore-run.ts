@@ -4,6 +4,7 @@
 // anything would pass the first part.
 
 import { Invariants, type Violation } from '../checkers/invariants.ts';
+import { layoutProblems } from '../checkers/layouts.ts';
 import { liveness } from '../checkers/liveness.ts';
 import { createWorld, setUp } from '../run/set-up.ts';
 import type { World } from '../world/world.ts';
@@ -102,7 +103,12 @@ function recover(
   if (isBroken() || plan.mercy === 'none') return [];
   world.tell('the faults stop');
   healAll(world, plan);
-  const problems = () => liveness(world, dueVms(world, invariants.ledger, lost), invariants);
+  const isWhole = plan.abandoned.length === 0 && lost.size === 0;
+  const problems = () => {
+    const due = dueVms(world, invariants.ledger, lost);
+    const running = liveness(world, due, invariants);
+    return isWhole ? [...running, ...layoutProblems(invariants.ledger, due)] : running;
+  };
   const latestMs = world.nowMs() + longestPauseMs + recoverWithinMs;
   let endMs = world.nowMs() + recoverWithinMs;
   while (world.nowMs() < endMs) {

@@ -6,7 +6,6 @@
 // A plan says what is tried. What the cluster must stand is decided when it happens (`Budget`).
 
 import { timings, timingsProblem } from '../../model/limits.ts';
-import { hostsNeeded } from '../../model/policy.ts';
 import {
   productStrategies,
   type Scenario,
@@ -18,7 +17,8 @@ import type { Workload } from '../world/guest.ts';
 import { SeededRandom } from '../world/random.ts';
 import type { Mercy } from './budget.ts';
 import { drawFaults, drawRot } from './draw-faults.ts';
-import { drawStrikes, type Strike } from './strikes.ts';
+import { drawPolicyChanges, possibleFailures } from './draw-policies.ts';
+import { drawStrikes, drawStrikesAt, type Strike } from './strikes.ts';
 
 export interface Plan {
   readonly scenario: Scenario;
@@ -41,7 +41,8 @@ export function planOf(seed: number): Plan {
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
   const stage = { ...names, networks: cluster.networks };
   const rot = drawRot(random.stream('rot'), vms);
-  const faults = [...drawFaults(random.stream('faults'), stage), ...rot];
+  const policies = drawPolicyChanges(random.stream('policies'), cluster.hosts, vms, durationMs);
+  const faults = [...drawFaults(random.stream('faults'), stage), ...rot, ...policies];
   return {
     scenario: {
       name: `explored seed ${seed}`,
@@ -58,7 +59,10 @@ export function planOf(seed: number): Plan {
       steps: faults.sort((a, b) => a.atMs - b.atMs),
       expect: [],
     },
-    strikes: drawStrikes(random.stream('strikes'), durationMs),
+    strikes: [
+      ...drawStrikes(random.stream('strikes'), durationMs),
+      ...drawStrikesAt(random.stream('policy strikes'), policies),
+    ],
     mercy: drawMercy(random.stream('mercy')),
     workload: drawWorkload(random.stream('workload')),
     abandoned: drawAbandoned(random.stream('core'), cluster.hosts),
@@ -154,11 +158,7 @@ function drawVms(random: SeededRandom, hosts: readonly ScenarioHost[]): Scenario
   const count = 1 + random.below(4);
   return Array.from({ length: count }, (_, index): ScenarioVm => {
     const own = random.stream(`vm${index + 1}`);
-    const possible = [0, 1, 1, 1, 1, 2].filter((tolerated) => {
-      const policy = { failuresToTolerate: tolerated, stripes: 1 };
-      return hostsNeeded(policy) <= hosts.length && tolerated + 1 <= full.length;
-    });
-    const failuresToTolerate = own.pick(possible);
+    const failuresToTolerate = own.pick(possibleFailures([0, 1, 1, 1, 1, 2], hosts));
     const data = shuffled(own, full).slice(0, failuresToTolerate + 1);
     const others = hosts.map((host) => host.name).filter((name) => !data.includes(name));
     const witnesses = shuffled(own, others).slice(0, failuresToTolerate);

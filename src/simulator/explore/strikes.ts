@@ -3,7 +3,7 @@
 // runs. A fault at a random time meets these lines only by rare luck.
 
 import type { Point } from '../../ports/probe.ts';
-import type { NetworkChoice, StepKind } from '../../scenario/scenario.ts';
+import type { NetworkChoice, Step, StepKind } from '../../scenario/scenario.ts';
 import type { SeededRandom } from '../world/random.ts';
 
 /** `overtaken`: it stands still, and the daemons of all others are started anew meanwhile. */
@@ -49,6 +49,19 @@ const points: readonly (readonly [Point['at'], number])[] = [
   ['ha.restarting', 3],
 ];
 
+/** Of a change of policy: struck only where there is one. */
+const layoutPoints: readonly (readonly [Point['at'], number])[] = [
+  ['mirror.added', 2],
+  ['mirror.removed', 2],
+  ['next.begun', 2],
+  ['next.filling', 2],
+  ['next.swapping', 2],
+  ['next.swapped', 2],
+  ['voters.joint', 3],
+  ['voters.changed', 3],
+  ['resync.joining', 3],
+];
+
 const actions: readonly StrikeAction[] = [
   'crash',
   'crash',
@@ -63,7 +76,7 @@ const actions: readonly StrikeAction[] = [
 export function drawStrikes(random: SeededRandom, durationMs: number): Strike[] {
   const count = random.pick([0, 0, 1, 1, 2, 3, 5]);
   const strikes = Array.from({ length: count }, (_, index) =>
-    drawStrike(random.stream(`strike ${index}`), durationMs),
+    drawStrike(random.stream(`strike ${index}`), points, durationMs),
   );
   const again = random.stream('again');
   // The next host to come to the same line may meet the same: two that stand in one another's way.
@@ -74,8 +87,19 @@ export function drawStrikes(random: SeededRandom, durationMs: number): Strike[] 
   );
 }
 
-function drawStrike(random: SeededRandom, durationMs: number): Strike {
-  const [point, often] = random.pick(points);
+/** At the lines at which these changes of policy are made. */
+export function drawStrikesAt(random: SeededRandom, changes: readonly Step[]): Strike[] {
+  const [first] = changes;
+  if (first === undefined) return [];
+  const count = random.pick([0, 1, 1, 2, 3]);
+  return Array.from({ length: count }, (_, index) => ({
+    ...drawStrike(random.stream(`strike ${index}`), layoutPoints, 1),
+    fromMs: 0,
+  }));
+}
+
+function drawStrike(random: SeededRandom, from: typeof points, durationMs: number): Strike {
+  const [point, often] = random.pick(from);
   const [least, most] = random.pick([
     [50, 800],
     [500, 3000],

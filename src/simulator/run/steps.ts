@@ -1,5 +1,6 @@
 // What befalls the world: each step of a scenario, and each fault of a plan, is one call of `apply`.
 
+import { policyText } from '../../model/policy.ts';
 import type { Network, NetworkChoice, Step, StepKind } from '../../scenario/scenario.ts';
 import type { VirtualGuest } from '../world/guest.ts';
 import type { Machine } from '../world/machine.ts';
@@ -49,6 +50,8 @@ export function apply(world: World, step: StepKind): void {
       });
     case 'powerOff':
     case 'powerOn':
+      return asUser(world, step);
+    case 'setPolicy':
       return asUser(world, step);
     case 'migrate':
     case 'maintenance':
@@ -107,16 +110,25 @@ function eachGuest(world: World, vm: string, action: (guest: VirtualGuest) => vo
   for (const guest of guests) if (guest.state !== 'exited') action(guest);
 }
 
-function asUser(
-  world: World,
-  { kind, vm, via }: Extract<StepKind, { readonly kind: 'powerOff' | 'powerOn' }>,
-): void {
-  const manager = world.manager(via);
+type UserStep = Extract<
+  StepKind,
+  { readonly kind: 'powerOff' | 'powerOn' } | { readonly kind: 'setPolicy' }
+>;
+
+function asUser(world: World, step: UserStep): void {
+  const { vm } = step;
+  const manager = world.manager(step.via);
   if (manager === null) return world.tell(`nobody answers the user of ${vm}`);
-  const call = async () =>
-    kind === 'powerOff' ? manager.stopVm(vm, { force: false }) : manager.startVm(vm, {});
+  const call = async (): Promise<string> => {
+    if (step.kind === 'setPolicy') {
+      const { problems } = await manager.setDiskPolicy(vm, step.disk, step.policy);
+      return problems.length === 0 ? 'it complies' : problems.join('; ');
+    }
+    if (step.kind === 'powerOff') return (await manager.stopVm(vm, { force: false })).power;
+    return (await manager.startVm(vm, {})).power;
+  };
   call().then(
-    (info) => world.tell(`the user of ${vm} sees: ${info.power}`),
+    (seen) => world.tell(`the user of ${vm} sees: ${seen}`),
     (error: unknown) => {
       world.tell(
         `the user of ${vm} is told: ${error instanceof Error ? error.message : String(error)}`,
@@ -156,6 +168,8 @@ export function textOf(step: StepKind | Step): string {
       return `a user switches ${step.vm} off${step.via === null ? '' : ` at ${step.via}`}`;
     case 'powerOn':
       return `a user switches ${step.vm} on${step.via === null ? '' : ` at ${step.via}`}`;
+    case 'setPolicy':
+      return `a user gives ${step.vm}/${step.disk} the policy ${policyText(step.policy)}`;
     case 'failDisk':
       return `the disk of ${step.host} fails`;
     case 'repairDisk':

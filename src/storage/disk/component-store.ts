@@ -2,15 +2,9 @@
 // opens a component on first use, and removes it when its object is deleted.
 
 import { HoldfastError } from '../../model/errors.ts';
-import {
-  type ComponentId,
-  componentId,
-  type HostId,
-  type ObjectId,
-  objectId,
-} from '../../model/ids.ts';
+import { type ComponentId, componentId, type HostId, type ObjectId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
-import { components, type DiskRecord, type ObjectRecord } from '../../model/record.ts';
+import type { DiskRecord } from '../../model/record.ts';
 import type { Peer, Reply } from '../../peer/peer.ts';
 import type { Clock } from '../../ports/clock.ts';
 import { DiskError, type LocalDisk } from '../../ports/disk.ts';
@@ -23,6 +17,7 @@ import {
   openComponent,
   removeComponentFiles,
 } from './component.ts';
+import { isLeftover, objectOf } from './leftovers.ts';
 import {
   type BadBlock,
   type ClearIntent,
@@ -40,9 +35,8 @@ import { createScrub } from './scrub.ts';
 export interface ComponentStore {
   /** The object is deleted: its components here go, now and whenever one turns up. */
   objectDeleted(object: ObjectId): void;
-  /** What this host has of the object and the record does not name any more goes. Only what is named by
-   * an earlier record: what is being made is named by none yet. */
-  objectChanged(record: DiskRecord, previous: ObjectRecord | null): void;
+  /** What this host has of the object and can not be named by its record any more goes. */
+  objectChanged(record: DiskRecord): void;
   /** Components on this host that are open; for tests and figures. */
   openCount(): number;
   close(): Promise<void>;
@@ -61,6 +55,8 @@ export function createComponentStore(options: {
   /** Why the host's store can not be used; null if it can. */
   readonly problem: () => string | null;
   readonly isDeleted: (object: ObjectId) => boolean;
+  /** As far as is known. */
+  readonly diskOf: (object: ObjectId) => DiskRecord | null;
 }): ComponentStore {
   const { peer, disk, log } = options;
   const open = new Map<ComponentId, Promise<Component>>();
@@ -69,6 +65,8 @@ export function createComponentStore(options: {
   const holders = new Map<ComponentId, HostId>();
   /** Takes under way. */
   const taking = new Map<ComponentId, number>();
+  /** What lies here: found at the start, or made since. */
+  const here = new Map<ObjectId, Set<ComponentId>>();
   /** Bad blocks of which was told. */
   const told = new Set<string>();
   let tokens = 0;
@@ -102,7 +100,14 @@ export function createComponentStore(options: {
     }
   }
 
+  function isHere(id: ComponentId): void {
+    const object = objectOf(id);
+    const ofObject = here.get(object) ?? new Set();
+    here.set(object, ofObject.add(id));
+  }
+
   async function remove(id: ComponentId): Promise<void> {
+    here.get(objectOf(id))?.delete(id);
     const component = await open.get(id)?.catch(() => null);
     open.delete(id);
     ready.delete(id);
@@ -176,7 +181,7 @@ export function createComponentStore(options: {
   function sweep(isWanted: (object: ObjectId) => boolean): void {
     void (async () => {
       for (const id of await listComponents()) {
-        if (isWanted(objectId(id.slice(0, id.indexOf('.'))))) await remove(id);
+        if (isWanted(objectOf(id))) await remove(id);
       }
     })().catch((error: unknown) => {
       log.error(`could not remove the components of a deleted object: ${String(error)}`);
@@ -222,8 +227,30 @@ export function createComponentStore(options: {
     );
   }
 
+  function tidy(record: DiskRecord): void {
+    for (const id of here.get(record.id) ?? []) {
+      if (!isLeftover(id, record)) continue;
+      log.info(`the component ${id} is no part of its disk any more and goes`);
+      remove(id).catch((error: unknown) => {
+        log.error(
+          `the component ${id}, which is no part of its disk any more, stays: ${String(error)}`,
+        );
+      });
+    }
+  }
+
   // What an earlier run of the daemon was told to remove, and did not come to.
-  sweep(options.isDeleted);
+  sweep((object) => options.isDeleted(object));
+  listComponents().then(
+    (ids) => {
+      for (const id of ids) isHere(id);
+      for (const object of [...here.keys()]) {
+        const record = options.diskOf(object);
+        if (record !== null) tidy(record);
+      }
+    },
+    (error: unknown) => log.debug(`the components can not be listed: ${String(error)}`),
+  );
 
   peer.on('component.create', (_from, body, _payload, reply) => {
     const request = body as unknown as CreateComponent;
@@ -236,6 +263,7 @@ export function createComponentStore(options: {
         const fence = { epoch: 0 as never, open: 0 };
         await createComponentFiles(disk, { ...meta, fence }, mustCopyAll);
         if (thick) await allocate(disk, `components/${meta.component}.data`);
+        isHere(meta.component);
       } catch (error) {
         await removeComponentFiles(disk, request.component).catch(() => undefined);
         throw error;
@@ -307,17 +335,7 @@ export function createComponentStore(options: {
 
   return {
     objectDeleted: (object) => sweep((one) => one === object),
-    objectChanged(record, previous) {
-      if (previous?.kind !== 'disk') return;
-      const kept = new Set(components(record.blueprint).map(({ id }) => id));
-      for (const { id, host } of components(previous.blueprint)) {
-        if (host !== peer.self || kept.has(id)) continue;
-        log.info(`the component ${id} was replaced and goes`);
-        remove(id).catch((error: unknown) => {
-          log.error(`the component ${id}, which was replaced, stays: ${String(error)}`);
-        });
-      }
-    },
+    objectChanged: tidy,
     openCount: () => ready.size,
     async close() {
       scrub.stop();

@@ -51,10 +51,9 @@ const persistPauseMs = 500;
 export class Copy {
   state: CopyState;
   readonly component: Component;
-  readonly mirror: number;
   /** The component may be used for reads: taken, and no trouble at present. */
   isReady = false;
-  /** Another component is about to take its place. */
+  /** Another component is about to take its place, or nothing is. */
   isReplaced = false;
   /** It may have lost acknowledged writes, and waits for another copy that has them. */
   isLost = false;
@@ -81,9 +80,8 @@ export class Copy {
     readonly onReady: (copy: Copy, unsettled: readonly number[]) => void;
   };
 
-  constructor(component: Component, mirror: number, state: CopyState, options: Copy['options']) {
+  constructor(component: Component, state: CopyState, options: Copy['options']) {
     this.component = component;
-    this.mirror = mirror;
     this.state = state;
     this.options = options;
   }
@@ -207,6 +205,11 @@ export class Copy {
   persist(): void {
     this.persisting = true;
     this.retakeAfter(persistPauseMs);
+  }
+
+  /** There are others now that could do without it. */
+  reconsider(): void {
+    this.persisting = false;
   }
 
   /** The record does not count the copy any more: nothing waits for it. */

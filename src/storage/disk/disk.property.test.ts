@@ -13,6 +13,8 @@ interface Faults {
   /** Disks return other bytes than were written: a failure like any other, or (`all`) the only one, and on
    * any copy. */
   readonly rot?: 'one' | 'all';
+  /** The disk's tree changes meanwhile. */
+  readonly changesTree?: boolean;
   readonly steps: number;
 }
 
@@ -72,7 +74,9 @@ class Life {
       if (dice < 0.8) world.open(host, false);
       return;
     }
-    if (dice < 0.15) {
+    if (this.#faults.changesTree === true && random.chance(0.5)) {
+      world.changeTree(this.#faults.oneAtATime ? 2 : 1);
+    } else if (dice < 0.15) {
       world.changeTrouble = random.pick([0, 0, 0.3, 0.7]);
     } else if (dice < 0.25) {
       world.session.setGate(!world.session.isOpen);
@@ -205,6 +209,18 @@ describe('a disk under random faults', () => {
   it('does so with three copies', async () => {
     const make = (seed: number) => ({ seed: `three ${seed}`, copies: 3 });
     expect(await survey(seeds, make, { oneAtATime: false, steps: 80 })).toEqual([]);
+  });
+
+  it('loses nothing while its tree is another one again and again, and one host at a time fails', async () => {
+    const make = (seed: number) => ({ seed: `tree ${seed}`, stripes: 1 + (seed % 2) });
+    const faults = { oneAtATime: true, changesTree: true, steps: 120 };
+    expect(await survey(seeds, make, faults)).toEqual([]);
+  });
+
+  it('serves nothing stale while its tree changes, whatever fails', async () => {
+    const make = (seed: number) => ({ seed: `any tree ${seed}`, copies: 1 + (seed % 3) });
+    const faults = { oneAtATime: false, changesTree: true, steps: 120 };
+    expect(await survey(seeds, make, faults)).toEqual([]);
   });
 
   it('notices rot on a copy, and repairs it from another one', async () => {

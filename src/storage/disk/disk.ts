@@ -3,19 +3,38 @@
 // brings absent copies back. The set changes only through the object's register, under the fence:
 // before a write is acknowledged without a copy, the record says that the copy does not count.
 
-import { HoldfastError, isError } from '../../model/errors.ts';
+import { asHoldfastError, HoldfastError, isError } from '../../model/errors.ts';
 import type { ComponentId, Epoch, HostId, ObjectId } from '../../model/ids.ts';
 import type { Timings } from '../../model/limits.ts';
-import type { Component, DiskRecord, Fence } from '../../model/record.ts';
+import {
+  type Blueprint,
+  type Component,
+  components,
+  type DiskRecord,
+  type Fence,
+} from '../../model/record.ts';
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { Log } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { BlockDevice, ZeroOptions } from './block-device.ts';
 import { Copy, type CopyState, type LossDecision, type Trouble } from './copy.ts';
+import { nameSuffix } from './leftovers.ts';
 import { type Gate, Mirror } from './mirror.ts';
-import { joined, opened, replaced, without } from './record-steps.ts';
-import { StripedIo } from './striped-io.ts';
+import { NextTree, type Tree, treeOf } from './next-tree.ts';
+import { unpaced } from './pace.ts';
+import {
+  joined,
+  opened,
+  replaced,
+  swapped,
+  withMirror,
+  withNext,
+  withNextGivenUp,
+  without,
+  withoutMirror,
+} from './record-steps.ts';
+import type { DiskIo } from './striped-io.ts';
 import { takeCopies } from './take-copies.ts';
 
 /** Changes the disk's record; rejects if the change is refused or its outcome is not known. */
@@ -23,6 +42,18 @@ export type ChangeDisk = (
   object: ObjectId,
   change: (record: DiskRecord) => DiskRecord,
 ) => Promise<DiskRecord>;
+
+export type DiskEvent =
+  | 'copyLost'
+  | 'copyRestored'
+  | 'resync'
+  | 'full'
+  | 'repaired'
+  | 'unreadable'
+  | 'copyAdded'
+  | 'copyRemoved'
+  | 'restriping'
+  | 'restriped';
 
 export interface DiskOptions {
   readonly object: ObjectId;
@@ -33,10 +64,7 @@ export interface DiskOptions {
   readonly onWritesLost: () => void;
   /** Somebody else has opened the disk. */
   readonly onFenced: () => void;
-  readonly onEvent: (
-    type: 'copyLost' | 'copyRestored' | 'resync' | 'full' | 'repaired' | 'unreadable',
-    text: string,
-  ) => void;
+  readonly onEvent: (type: DiskEvent, text: string) => void;
   readonly gate: Gate;
   readonly change: ChangeDisk;
   /** Heard of lately: worth to be waited for. */
@@ -57,8 +85,26 @@ export interface OpenDisk extends BlockDevice {
   /** Puts a component that exists and holds nothing yet in the place of one that does not count. Rejects
    * with `conflict` if it counts or is being brought back, and as a change of the record does. */
   replaceCopy(old: ComponentId, added: Component): Promise<void>;
+  /** Ends a name of a component that has no name yet: none is given twice, whoever opens the disk. */
+  newSuffix(): string;
+  /** One more mirror, of components that exist and hold nothing yet. Rejects as `replaceCopy` does. */
+  addMirror(stripes: readonly Component[]): Promise<void>;
+  /** Does without a mirror. Rejects with `conflict` if another one is not as good. */
+  removeMirror(gone: ReadonlySet<ComponentId>): Promise<void>;
+  /** Fills another tree, whose components `make` makes once the record names them, and has it take the
+   * place of the present one. Resolves when it is being filled; rejects where that can not be. */
+  restripe(next: Blueprint, make: () => Promise<void>): Promise<void>;
+  /** Gives up the tree that is being filled, if one is and the record can not count it yet. */
+  giveUpNext(reason: string): void;
+  /** What is being filled; null: nothing is. */
+  filling(): Filling | null;
   /** Waits for what is in flight, if the lease lets it, and stops. */
   close(): Promise<void>;
+}
+
+export interface Filling {
+  readonly next: Blueprint;
+  readonly regionsLeft: number;
 }
 
 /** Rejects with `fenced`, `inaccessible`, or what the change of the record rejects with. */
@@ -73,15 +119,23 @@ export async function openDisk(options: DiskOptions): Promise<OpenDisk> {
   return disk;
 }
 
+/** So long may requests be held up for a change of the tree, while others are in flight. */
+const longestHoldMs = 1000;
+
 class Disk implements OpenDisk {
   sizeBytes = 0;
-  canUnmap = true;
   readonly object: ObjectId;
   private readonly options: DiskOptions;
   private fence: Fence = { epoch: 0 as Epoch, open: 0 };
-  private mirrors: Mirror[] = [];
-  private io = new StripedIo([], 1);
+  private tree = treeOf({ stripeBytes: 1, mirrors: [] }, []);
+  private io: DiskIo = this.tree.io;
+  /** The tree that is being filled to take the place of the present one. */
+  private next: NextTree | null = null;
+  /** Requests that wait until none is in flight and something is done. */
+  private held: (() => void)[] | null = null;
   private changing = false;
+  private namesGiven = 0;
+  private isTreeChanging = false;
   private closed = false;
   private timer: Timer | null = null;
   /** When it is next looked after its copies, if there is need; null while it is being opened. */
@@ -104,9 +158,9 @@ class Disk implements OpenDisk {
     this.fence = record.fence;
     probe.reached({ at: 'disk.fenced', object, epoch, open: record.fence.open });
     this.sizeBytes = record.sizeBytes;
-    this.canUnmap = record.policy.thick !== true;
-    this.mirrors = this.makeMirrors(record);
-    this.io = new StripedIo(this.mirrors, record.blueprint.stripeBytes);
+    const stateOf = (id: ComponentId) => (record.inSync.includes(id) ? 'inSync' : 'absent');
+    this.tree = this.treeOf(record.blueprint, stateOf);
+    this.io = this.tree.io;
     const taken = await Promise.all(this.mirrors.map((mirror) => takeCopies(mirror, this.options)));
     await this.dropFromRecord(taken.flatMap(({ unusable }) => unusable));
     if (taken.some(({ writesLost }) => writesLost) && this.options.guestRuns) {
@@ -121,12 +175,21 @@ class Disk implements OpenDisk {
     probe.reached({ at: 'disk.opened', object, epoch });
   }
 
+  get canUnmap(): boolean {
+    return this.tree.blueprint.thick !== true;
+  }
+
+  private get mirrors(): readonly Mirror[] {
+    return this.tree.mirrors;
+  }
+
   read(
     offset: number,
     length: number,
     done: (error: HoldfastError | null, bytes: Uint8Array) => void,
   ): void {
     if (this.closed) return done(stopped(), new Uint8Array(0));
+    if (this.held !== null) return void this.held.push(() => this.read(offset, length, done));
     this.io.read(offset, length, done);
   }
 
@@ -137,21 +200,24 @@ class Disk implements OpenDisk {
     done: (error: HoldfastError | null) => void,
   ): void {
     if (this.closed) return done(stopped());
+    if (this.held !== null) return void this.held.push(() => this.write(offset, bytes, fua, done));
     this.io.write(offset, bytes, fua, () => done(null));
   }
 
   zero(
     offset: number,
     length: number,
-    { unmap, fua }: ZeroOptions,
+    how: ZeroOptions,
     done: (error: HoldfastError | null) => void,
   ): void {
     if (this.closed) return done(stopped());
-    this.io.zero(offset, length, { unmap: unmap && this.canUnmap, fua }, () => done(null));
+    if (this.held !== null) return void this.held.push(() => this.zero(offset, length, how, done));
+    this.io.zero(offset, length, how, () => done(null));
   }
 
   flush(done: (error: HoldfastError | null) => void): void {
     if (this.closed) return done(stopped());
+    if (this.held !== null) return void this.held.push(() => this.flush(done));
     this.io.flush(() => done(null));
   }
 
@@ -164,7 +230,21 @@ class Disk implements OpenDisk {
   }
 
   resyncing(): ReadonlyMap<string, number> {
-    return new Map([...this.syncs].map(([component, { left }]) => [component, left]));
+    const syncs = [...this.syncs].map(([component, { left }]): [string, number] => [
+      component,
+      left,
+    ]);
+    const { next } = this;
+    const filled = next?.copies.filter((copy) => copy.state !== 'absent') ?? [];
+    return new Map([
+      ...syncs,
+      ...filled.map(({ component }): [string, number] => [component.id, next?.left ?? 0]),
+    ]);
+  }
+
+  filling(): Filling | null {
+    const { next } = this;
+    return next === null ? null : { next: next.tree.blueprint, regionsLeft: next.left };
   }
 
   async replaceCopy(old: ComponentId, added: Component): Promise<void> {
@@ -173,11 +253,14 @@ class Disk implements OpenDisk {
     );
     const copy = this.mirrors[stripe]?.copies.find(({ component }) => component.id === old);
     if (copy === undefined || !isAbsent(copy) || copy.isReplaced || this.syncs.has(old)) {
-      throw new HoldfastError('conflict', `${this.options.name}: ${old} is in use`);
+      throw this.inUse(`${old} is in use`);
     }
+    this.assertUnchanging();
     copy.isReplaced = true;
     try {
-      await this.nameReplacement(old, added);
+      await this.changingTree(() =>
+        this.settled((current) => replaced(current, this.fence, old, added)),
+      );
     } catch (error) {
       copy.isReplaced = false;
       throw error;
@@ -185,33 +268,243 @@ class Disk implements OpenDisk {
     if (this.closed) return;
     this.options.probe.reached({ at: 'copy.replaced', object: this.object, component: added.id });
     copy.end();
-    this.mirror(stripe).replace(copy, this.newCopy(added, copy.mirror, stripe, 'absent'));
+    this.mirror(stripe).replace(copy, this.newCopy(added, this.tree, stripe, 'absent'));
     this.keep();
   }
 
-  /** Until it is known whether the record names the new component; rejects if it never will. */
-  private async nameReplacement(old: ComponentId, added: Component): Promise<void> {
+  newSuffix(): string {
+    this.namesGiven += 1;
+    return nameSuffix(this.fence, this.namesGiven);
+  }
+
+  async addMirror(stripes: readonly Component[]): Promise<void> {
+    const { tree } = this;
+    await this.changingTree(() =>
+      this.settled((current) => withMirror(current, this.fence, stripes)),
+    );
+    if (this.closed || this.tree !== tree) return;
+    this.options.probe.reached({
+      at: 'mirror.added',
+      object: this.object,
+      components: stripes.map(({ id }) => id),
+    });
+    for (const [stripe, component] of stripes.entries()) {
+      this.mirror(stripe).add(this.newCopy(component, tree, stripe, 'absent'));
+    }
+    this.options.onEvent(
+      'copyAdded',
+      `${this.options.name} gets one more copy, on ${hostsOf(stripes)}`,
+    );
+    this.keep();
+  }
+
+  async removeMirror(gone: ReadonlySet<ComponentId>): Promise<void> {
+    const { tree } = this;
+    const leaving = this.copies().filter(({ component }) => gone.has(component.id));
+    const counting = leaving.filter(({ state }) => state === 'inSync' || state === 'failing');
+    const isFree = leaving.every((copy) => !copy.isReplaced && !this.reconciling.has(copy));
+    const isSpare = counting.every((copy) => this.others(copy).some(isServing));
+    if (!isFree || !isSpare || leaving.length < gone.size) {
+      throw this.inUse('another copy is not in sync');
+    }
+    this.assertUnchanging();
+    // Nothing goes to them any more, and writes wait until it is known that they do not count.
+    for (const copy of leaving) {
+      copy.isReplaced = true;
+      if (counting.includes(copy)) {
+        copy.state = 'failing';
+        copy.isReady = false;
+      } else this.forgetSync(copy);
+    }
+    try {
+      await this.changingTree(() =>
+        this.settled((current) => withoutMirror(current, this.fence, gone)),
+      );
+    } catch (error) {
+      for (const copy of leaving) copy.isReplaced = false;
+      this.removeFailing();
+      this.keep();
+      throw error;
+    }
+    if (this.closed || this.tree !== tree) return;
+    const components = leaving.map(({ component }) => component);
+    this.options.probe.reached({
+      at: 'mirror.removed',
+      object: this.object,
+      components: components.map(({ id }) => id),
+    });
+    for (const copy of leaving) {
+      this.syncs.delete(copy.component.id);
+      copy.drop();
+      copy.end();
+      for (const mirror of tree.mirrors) if (mirror.copies.includes(copy)) mirror.remove(copy);
+    }
+    for (const mirror of tree.mirrors) mirror.retryReads();
+    this.options.onEvent(
+      'copyRemoved',
+      `${this.options.name} does without its copy on ${hostsOf(components)}`,
+    );
+  }
+
+  async restripe(blueprint: Blueprint, make: () => Promise<void>): Promise<void> {
+    const { object, probe } = this.options;
+    this.assertUnchanging();
+    const to = this.treeOf(blueprint, () => 'syncing', true);
+    const next = new NextTree(this.tree, to, this.sizeBytes, unpaced);
+    this.next = next;
+    try {
+      await this.settled((current) => withNext(current, this.fence, blueprint));
+      probe.reached({ at: 'next.begun', object });
+      await make();
+      await next.take();
+      await this.whileIdle(next, async () => {
+        this.io = next.io;
+      });
+      probe.reached({ at: 'next.filling', object });
+    } catch (error) {
+      this.giveUp(next, asHoldfastError(error).message);
+      throw error;
+    }
+    this.options.onEvent(
+      'restriping',
+      `${this.options.name} is being copied to ${blueprint.mirrors.length} x ${to.mirrors.length} new components, on ${hostsOf(components(blueprint))}`,
+    );
+    next.fill(() => {
+      this.swap(next).catch((error: unknown) => this.giveUp(next, asHoldfastError(error).message));
+    });
+  }
+
+  giveUpNext(reason: string): void {
+    if (this.next !== null) this.giveUp(this.next, reason);
+  }
+
+  /** The tree that was filled has everything: the record shall count it instead of the present one. */
+  private async swap(next: NextTree): Promise<void> {
+    const { object, probe } = this.options;
+    await this.whileIdle(next, async () => {
+      await next.flush();
+      probe.reached({ at: 'next.swapping', object });
+      const inSync = next.joining();
+      const record = await this.settled((current) =>
+        swapped(current, this.fence, next.tree.blueprint, inSync),
+      ).catch((error: unknown) => {
+        next.isJoining = false; // it never happens
+        throw error;
+      });
+      if (this.closed) return;
+      probe.reached({ at: 'next.swapped', object });
+      for (const copy of this.copies()) copy.end();
+      this.tree = next.tree;
+      this.io = next.tree.io;
+      this.next = null;
+      this.syncs.clear();
+      this.reconciling.clear();
+      for (const copy of this.copies()) {
+        if (!record.inSync.includes(copy.component.id)) continue;
+        copy.state = 'inSync';
+        copy.reconsider();
+      }
+    });
+    this.options.onEvent(
+      'restriped',
+      `${this.options.name} has ${next.tree.mirrors.length} ${next.tree.mirrors.length === 1 ? 'stripe' : 'stripes'} now, on ${hostsOf(components(next.tree.blueprint))}`,
+    );
+    this.keep();
+  }
+
+  /** One at a time: each begins with what the one before has left. */
+  private async changingTree<T>(change: () => Promise<T>): Promise<T> {
+    this.assertUnchanging();
+    this.isTreeChanging = true;
+    try {
+      return await change();
+    } finally {
+      this.isTreeChanging = false;
+    }
+  }
+
+  private assertUnchanging(): void {
+    if (this.next !== null) throw this.inUse('another tree is being filled');
+    if (this.isTreeChanging) throw this.inUse('another change of its tree is under way');
+  }
+
+  /** Once nothing is in flight, and before anything is again. Tried until it can be. */
+  private async whileIdle(next: NextTree, action: () => Promise<void>): Promise<void> {
+    const { clock, timings } = this.options;
+    for (;;) {
+      if (this.closed) throw stopped();
+      if (next.isGivenUp) throw this.inUse('it was given up');
+      this.held = [];
+      try {
+        if (await this.isIdleSoon()) return await action();
+      } finally {
+        this.letGo();
+      }
+      await new Promise<void>((resolve) => clock.after(timings.resyncRetryMs, resolve));
+    }
+  }
+
+  private letGo(): void {
+    const held = this.held ?? [];
+    this.held = null;
+    for (const resume of held) resume();
+  }
+
+  /** What waits for a host that is away must not make all others wait. */
+  private isIdleSoon(): Promise<boolean> {
+    return new Promise((resolve) => {
+      const limit = this.options.clock.after(longestHoldMs, () => resolve(false));
+      this.io.idle(() => {
+        limit.cancel();
+        resolve(true);
+      });
+    });
+  }
+
+  private giveUp(next: NextTree, reason: string): void {
+    if (next.isGivenUp || next.isJoining || this.next !== next) return;
+    next.giveUp();
+    if (this.closed) return;
+    this.options.log.warn(`${this.options.name} keeps its stripes for now: ${reason}`);
+    next.io.idle(() => {
+      if (this.io === next.io) this.io = this.tree.io;
+    });
+    this.settled((current) => withNextGivenUp(current, this.fence))
+      .catch((error: unknown) =>
+        // The next opening does it.
+        this.options.log.debug(`${this.options.name}: ${String(error)}`),
+      )
+      .finally(() => {
+        this.next = null;
+      });
+  }
+
+  private inUse(why: string): HoldfastError {
+    return new HoldfastError('conflict', `${this.options.name}: ${why}`);
+  }
+
+  /** A step of the record, tried until it is known whether it was done; rejects if it never will be. */
+  private async settled(step: (current: DiskRecord) => DiskRecord | null): Promise<DiskRecord> {
     const { clock, timings } = this.options;
     const pause = () =>
       new Promise<void>((resolve) => clock.after(timings.heartbeatIntervalMs / 2, resolve));
-    const inUse = new HoldfastError('conflict', `${this.options.name}: ${old} is in use`);
-    let mayBeNamed = false;
+    const refused = this.inUse('its record is not as it was expected to be');
+    let mayBeDone = false;
     for (;;) {
       while (this.changing && !this.closed) await pause();
       if (this.closed) throw stopped();
       this.changing = true;
       try {
-        await this.options.change(this.object, (current) => {
-          const next = replaced(current, this.fence, old, added);
-          if (next === null) throw inUse;
+        return await this.options.change(this.object, (current) => {
+          const next = step(current);
+          if (next === null) throw refused;
           return next;
         });
-        return;
       } catch (error) {
         // After one try of unknown outcome only the record itself says that it did not happen.
-        mayBeNamed ||= isError(error, 'outcome-unknown');
+        mayBeDone ||= isError(error, 'outcome-unknown');
         const isOver = isError(error, 'fenced') || isError(error, 'unknown-vm');
-        if (error === inUse || isOver || !mayBeNamed) throw error;
+        if (error === refused || isOver || !mayBeDone) throw error;
       } finally {
         this.changing = false;
         this.removeFailing();
@@ -240,6 +533,8 @@ class Disk implements OpenDisk {
     this.closed = true;
     this.timer?.cancel();
     for (const copy of this.copies()) copy.end();
+    this.next?.giveUp();
+    this.letGo();
   }
 
   private copies(): Copy[] {
@@ -252,30 +547,37 @@ class Disk implements OpenDisk {
     return mirror;
   }
 
-  private makeMirrors(record: DiskRecord): Mirror[] {
+  private treeOf(
+    blueprint: Blueprint,
+    stateOf: (component: ComponentId) => CopyState,
+    mayBeEmpty = false,
+  ): Tree {
     const { clock, gate } = this.options;
-    const stripes = record.blueprint.mirrors[0]?.stripes.length ?? 0;
-    return Array.from({ length: stripes }, (_, stripe) => {
-      const copies = record.blueprint.mirrors.flatMap((mirror, index) => {
-        const component = mirror.stripes[stripe];
+    const mirrors: Mirror[] = [];
+    const tree = treeOf(blueprint, mirrors);
+    for (let stripe = 0; stripe < (blueprint.mirrors[0]?.stripes.length ?? 0); stripe += 1) {
+      const copies = blueprint.mirrors.flatMap(({ stripes }) => {
+        const component = stripes[stripe];
         if (component === undefined) return [];
-        const state = record.inSync.includes(component.id) ? 'inSync' : 'absent';
-        return this.newCopy(component, index, stripe, state);
+        return this.newCopy(component, tree, stripe, stateOf(component.id));
       });
-      const { canUnmap } = this;
-      return new Mirror(copies, {
-        clock,
-        gate,
-        canUnmap,
-        onDirty: () => this.keep(),
-        onBadBlock: (offset, hosts, error) => this.onBadBlock(stripe, offset, hosts, error),
-      });
-    });
+      mirrors.push(
+        new Mirror(copies, {
+          clock,
+          gate,
+          canUnmap: blueprint.thick !== true,
+          mayBeEmpty,
+          onDirty: () => this.keep(),
+          onBadBlock: (offset, hosts, error) => this.onBadBlock(stripe, offset, hosts, error),
+        }),
+      );
+    }
+    return tree;
   }
 
-  private newCopy(component: Component, mirror: number, stripe: number, state: CopyState): Copy {
+  private newCopy(component: Component, tree: Tree, stripe: number, state: CopyState): Copy {
     const { peer, clock, timings } = this.options;
-    return new Copy(component, mirror, state, {
+    return new Copy(component, state, {
       peer,
       clock,
       timings,
@@ -283,8 +585,9 @@ class Disk implements OpenDisk {
       onTrouble: (copy, trouble, error) => this.onTrouble(copy, trouble, error),
       onLoss: (copy) => this.onLoss(copy),
       onReady: (one, unsettled) => {
-        this.mirror(stripe).retryReads();
-        if (unsettled.length > 0) this.settle(this.mirror(stripe), one, unsettled);
+        const mirror = tree.mirrors[stripe] as Mirror;
+        mirror.retryReads();
+        if (unsettled.length > 0) this.settle(mirror, one, unsettled);
       },
     });
   }
@@ -364,7 +667,8 @@ class Disk implements OpenDisk {
     }
     if (error?.code === 'disk-full')
       this.options.onEvent('full', `${this.options.name}: ${error.message}`);
-    if (copy.state === 'syncing') this.forgetSync(copy);
+    if (this.next?.has(copy) === true && copy.state === 'syncing') this.dropFromNext(copy);
+    else if (copy.state === 'syncing') this.forgetSync(copy);
     else if (this.replacement(copy)) this.fail(copy, error?.message ?? trouble);
     // The last copy: its content is the disk. Everybody waits for it.
     else copy.persist();
@@ -373,6 +677,10 @@ class Disk implements OpenDisk {
   /** The copy may have lost writes that were acknowledged and not flushed. */
   private onLoss(copy: Copy): LossDecision {
     if (this.closed) return 'wait';
+    if (this.next?.has(copy) === true && copy.state === 'syncing') {
+      this.dropFromNext(copy);
+      return 'out';
+    }
     if (copy.state === 'syncing') {
       this.forgetSync(copy);
       return 'out';
@@ -389,6 +697,12 @@ class Disk implements OpenDisk {
     for (const other of others) this.fail(other, 'another copy was chosen after a loss of writes');
     this.options.onWritesLost();
     return 'keep';
+  }
+
+  private dropFromNext(copy: Copy): void {
+    const { next } = this;
+    if (next === null || next.drop(copy)) return;
+    this.giveUp(next, `no copy of a stripe of the new components answers (${copy.component.host})`);
   }
 
   private others(copy: Copy): Copy[] {
@@ -426,7 +740,7 @@ class Disk implements OpenDisk {
 
   private removeFailing(): void {
     this.options.gate.pass(() => {
-      const failing = this.copies().filter((copy) => copy.state === 'failing');
+      const failing = this.copies().filter((copy) => copy.state === 'failing' && !copy.isReplaced);
       if (this.closed || this.changing || failing.length === 0) return;
       this.changing = true;
       this.options
@@ -583,4 +897,12 @@ function idsOf(copies: readonly Copy[]): ReadonlySet<ComponentId> {
 
 function isAbsent(copy: Copy): boolean {
   return copy.state === 'absent';
+}
+
+function isServing(copy: Copy): boolean {
+  return copy.state === 'inSync' && copy.isReady;
+}
+
+function hostsOf(components: readonly Component[]): string {
+  return [...new Set(components.map(({ host }) => host))].join(', ');
 }

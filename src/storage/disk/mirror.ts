@@ -20,7 +20,7 @@ export interface Gate {
 
 /** The most that one message zeroes: what is only unmapped is quick, what is written takes as long as
  * a write does, and a component that does not answer in time counts as silent. */
-const zeroPieceBytes = { unmapped: 64 * 1024 * 1024, written: 4 * 1024 * 1024 } as const;
+export const zeroPieceBytes = { unmapped: 64 * 1024 * 1024, written: 4 * 1024 * 1024 } as const;
 
 const usual: Sources = { also: [], first: null };
 
@@ -41,6 +41,7 @@ export class Mirror {
   private readonly gate: Gate;
   private readonly onDirty: () => void;
   private readonly canUnmap: boolean;
+  private readonly mayBeEmpty: boolean;
   private readonly repairing: Repairing;
   private clearing = false;
 
@@ -51,6 +52,8 @@ export class Mirror {
       readonly gate: Gate;
       /** Space may be given back. */
       readonly canUnmap: boolean;
+      /** It is part of a tree that may be given up: then nobody needs what is written to it. */
+      readonly mayBeEmpty?: boolean;
       /** There is a region to be cleared later, and there was none. */
       readonly onDirty: () => void;
       readonly onBadBlock: Repairing['tell'];
@@ -60,6 +63,7 @@ export class Mirror {
     this.clock = options.clock;
     this.gate = options.gate;
     this.canUnmap = options.canUnmap;
+    this.mayBeEmpty = options.mayBeEmpty ?? false;
     this.onDirty = options.onDirty;
     this.repairing = {
       copies,
@@ -72,6 +76,15 @@ export class Mirror {
 
   replace(old: Copy, added: Copy): void {
     this.copies[this.copies.indexOf(old)] = added;
+  }
+
+  add(copy: Copy): void {
+    this.copies.push(copy);
+  }
+
+  /** It is no copy of this stripe any more. */
+  remove(copy: Copy): void {
+    this.copies.splice(this.copies.indexOf(copy), 1);
   }
 
   read(
@@ -133,10 +146,11 @@ export class Mirror {
 
   /** Zeroes piece by piece, each of them as a write: all copies do the same, to the same bytes. */
   zero(offset: number, length: number, options: ZeroOptions, done: () => void): void {
-    const most = options.unmap ? zeroPieceBytes.unmapped : zeroPieceBytes.written;
+    const unmap = options.unmap && this.canUnmap;
+    const most = unmap ? zeroPieceBytes.unmapped : zeroPieceBytes.written;
     const isOne = length <= most;
     // Of many pieces all are made durable at once.
-    const piecewise = { unmap: options.unmap, fua: options.fua && isOne };
+    const piecewise = { unmap, fua: options.fua && isOne };
     const end = offset + length;
     const step = (at: number) => {
       if (at === end) return options.fua && !isOne ? this.flush(done) : done();
@@ -149,6 +163,11 @@ export class Mirror {
       );
     };
     step(offset);
+  }
+
+  /** Nobody knows what these blocks should be. */
+  writeBad(offset: number, length: number, done: () => void): void {
+    this.change(offset, length, (copy, landed) => copy.writeBad(offset, length, landed), done);
   }
 
   flush(done: () => void): void {
@@ -270,7 +289,9 @@ export class Mirror {
       this.gate.pass(() => {
         const finished = this.mark(offset, length);
         const targets = this.targets();
-        if (targets.length === 0) throw new Error('a mirror without a copy that counts');
+        if (targets.length === 0 && !this.mayBeEmpty) {
+          throw new Error('a mirror without a copy that counts');
+        }
         this.toAll(targets, submit, () => {
           finished();
           release();

@@ -4,6 +4,7 @@
 import { HoldfastError } from '../../model/errors.ts';
 import type { ComponentId, Epoch } from '../../model/ids.ts';
 import {
+  type Blueprint,
   type Component,
   compareFences,
   components,
@@ -11,11 +12,12 @@ import {
   type Fence,
 } from '../../model/record.ts';
 
-/** Opens the disk under the epoch: with the next fence, unless a newer epoch has opened it. */
+/** Opens the disk under the epoch: with the next fence, unless a newer epoch has opened it. What an older
+ * opening was filling to take the tree's place is void. */
 export function opened(current: DiskRecord, epoch: Epoch): DiskRecord {
   if (current.fence.epoch > epoch) throw fenced(current);
   const open = current.fence.epoch === epoch ? current.fence.open + 1 : 1;
-  return { ...current, fence: { epoch, open } };
+  return { ...withoutNext(current), fence: { epoch, open } };
 }
 
 /** These components count no more. */
@@ -51,6 +53,92 @@ export function replaced(
     stripes: stripes.map((component) => (component.id === old ? added : component)),
   }));
   return { ...current, blueprint: { ...current.blueprint, mirrors } };
+}
+
+/** One more mirror, of components that hold nothing yet and do not count; the very record where it is there
+ * already. Null: the tree has other stripes by now. */
+export function withMirror(
+  current: DiskRecord,
+  fence: Fence,
+  stripes: readonly Component[],
+): DiskRecord | null {
+  assertFence(current, fence);
+  const { blueprint } = current;
+  const named = new Set(components(blueprint).map(({ id }) => id));
+  if (stripes.every(({ id }) => named.has(id))) return current;
+  if (blueprint.mirrors[0]?.stripes.length !== stripes.length) return null;
+  return {
+    ...current,
+    blueprint: { ...blueprint, mirrors: [...blueprint.mirrors, { stripes }] },
+  };
+}
+
+/** The mirror of these components is no part of the disk any more; the very record where that is so
+ * already. Null: a stripe would be left without a copy that counts. */
+export function withoutMirror(
+  current: DiskRecord,
+  fence: Fence,
+  gone: ReadonlySet<ComponentId>,
+): DiskRecord | null {
+  assertFence(current, fence);
+  const { blueprint } = current;
+  const mirrors = blueprint.mirrors.filter(
+    ({ stripes }) => !stripes.some(({ id }) => gone.has(id)),
+  );
+  if (mirrors.length === blueprint.mirrors.length) return current;
+  const inSync = current.inSync.filter((id) => !gone.has(id));
+  return everyStripeCounts(mirrors, inSync)
+    ? { ...current, blueprint: { ...blueprint, mirrors }, inSync }
+    : null;
+}
+
+/** `next` is there to be filled. Null: another one is. */
+export function withNext(current: DiskRecord, fence: Fence, next: Blueprint): DiskRecord | null {
+  assertFence(current, fence);
+  if (current.next !== undefined) return isSameTree(current.next, next) ? current : null;
+  return { ...current, next };
+}
+
+/** It is given up. */
+export function withNextGivenUp(current: DiskRecord, fence: Fence): DiskRecord {
+  assertFence(current, fence);
+  return current.next === undefined ? current : withoutNext(current);
+}
+
+/** `next` is the tree, and of its components these count; the very record where that is so already. Null:
+ * it was given up. */
+export function swapped(
+  current: DiskRecord,
+  fence: Fence,
+  next: Blueprint,
+  inSync: readonly ComponentId[],
+): DiskRecord | null {
+  assertFence(current, fence);
+  if (isSameTree(current.blueprint, next)) return current;
+  if (current.next === undefined || !isSameTree(current.next, next)) return null;
+  if (!everyStripeCounts(next.mirrors, inSync)) return null;
+  const { thick: _, ...tree } = next;
+  const isThick = next.thick === true && current.policy.thick === true;
+  const blueprint = isThick ? next : tree;
+  return { ...withoutNext(current), blueprint, inSync };
+}
+
+function withoutNext(current: DiskRecord): DiskRecord {
+  const { next: _, ...rest } = current;
+  return rest;
+}
+
+/** No name of a component comes twice, so one tells the tree. */
+function isSameTree(a: Blueprint, b: Blueprint): boolean {
+  const names = new Set(components(a).map(({ id }) => id));
+  return components(b).some(({ id }) => names.has(id));
+}
+
+function everyStripeCounts(mirrors: Blueprint['mirrors'], inSync: readonly ComponentId[]): boolean {
+  const width = mirrors[0]?.stripes.length ?? 0;
+  const counts = (stripe: number) =>
+    mirrors.some(({ stripes }) => inSync.some((id) => id === stripes[stripe]?.id));
+  return width > 0 && Array.from({ length: width }, (_, stripe) => stripe).every(counts);
 }
 
 function assertFence(current: DiskRecord, fence: Fence): void {

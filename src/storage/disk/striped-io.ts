@@ -8,7 +8,20 @@ import type { Mirror } from './mirror.ts';
 
 type Done = () => void;
 
-export class StripedIo {
+export interface DiskIo {
+  read(
+    offset: number,
+    length: number,
+    done: (error: HoldfastError | null, bytes: Uint8Array) => void,
+  ): void;
+  write(offset: number, bytes: Uint8Array, fua: boolean, done: Done): void;
+  zero(offset: number, length: number, options: ZeroOptions, done: Done): void;
+  flush(done: Done): void;
+  /** Calls back when nothing is in flight, at once if nothing is. */
+  idle(then: Done): void;
+}
+
+export class StripedIo implements DiskIo {
   private readonly mirrors: readonly Mirror[];
   private readonly stripeBytes: number;
   private inFlight = 0;
@@ -20,7 +33,6 @@ export class StripedIo {
     this.stripeBytes = stripeBytes;
   }
 
-  /** At once if nothing is in flight. */
   idle(then: Done): void {
     if (this.inFlight === 0) then();
     else this.whenIdle.push(then);
@@ -69,6 +81,16 @@ export class StripedIo {
       stripeRanges(this.mirrors.length, this.stripeBytes, offset, length),
       (range, landed) =>
         this.mirror(range.stripe).zero(range.offset, range.length, options, landed),
+      done,
+    );
+  }
+
+  /** Nobody knows what these blocks should be. */
+  writeBad(offset: number, length: number, done: Done): void {
+    this.each(
+      segments(this.mirrors.length, this.stripeBytes, offset, length),
+      ({ stripe, offset: at, length: bytes }, landed) =>
+        this.mirror(stripe).writeBad(at, bytes, landed),
       done,
     );
   }

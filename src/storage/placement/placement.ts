@@ -203,6 +203,7 @@ export function blueprint(
   const chunks = Math.ceil(sizeBytes / limits.stripeBytes);
   return {
     stripeBytes: limits.stripeBytes,
+    ...(policy.thick === true ? { thick: true } : {}),
     mirrors: dataHosts.map(({ host, store }, mirror) => ({
       stripes: Array.from({ length: policy.stripes }, (_, stripe) => ({
         id: componentId(`${object}.m${mirror}.s${stripe}`),

@@ -2,7 +2,7 @@
 // record, because it is asked for with every object that is placed and with every heartbeat.
 
 import type { HostId, StoreId } from '../../model/ids.ts';
-import { components, type ObjectRecord, votersOf } from '../../model/record.ts';
+import { allComponents, type ObjectRecord, votersOf } from '../../model/record.ts';
 import type { Directory } from '../directory/directory.ts';
 
 export interface StoreUsage {
@@ -44,7 +44,7 @@ export function trackUsage(directory: Directory): Usage {
     };
     for (const { store, host } of votersOf(record)) add(store, host, { votes: 1 });
     if (record.kind !== 'disk') return;
-    for (const { store, host, sizeBytes } of components(record.blueprint)) {
+    for (const { store, host, sizeBytes } of allComponents(record)) {
       add(store, host, { placedBytes: sizeBytes, components: 1 });
     }
   }
@@ -64,5 +64,7 @@ export function trackUsage(directory: Directory): Usage {
 
 function placedAlike(a: ObjectRecord, b: ObjectRecord): boolean {
   if (a.kind !== b.kind || a.voters !== b.voters || a.nextVoters !== b.nextVoters) return false;
-  return a.kind !== 'disk' || b.kind !== 'disk' || a.blueprint === b.blueprint;
+  return (
+    a.kind !== 'disk' || b.kind !== 'disk' || (a.blueprint === b.blueprint && a.next === b.next)
+  );
 }

@@ -1,12 +1,13 @@
-// Repair: what a host that does not come back has left. For each object some host is responsible at any
-// time: the holder of its VM's lock, or, while nobody runs the VM, the first of its voters that
-// is reached. It replaces voters whose hosts are gone (away for `repairDelay`, back with another store,
-// or no member any more) and, of the disks that it has open, the copies there.
+// Repair: what a host that does not come back has left, and what an object lacks of its policy. For each
+// object some host is responsible at any time: the holder of its VM's lock, or, while nobody runs the VM,
+// the first of its voters that is reached. It makes the tree of the disks that it has open, and the
+// voters of its objects, as their policies say; it replaces voters whose hosts are gone (away for
+// `repairDelay`, back with another store, or no member any more) and, of the open disks, the copies there.
 //
 // To be wrong about who is responsible or gone does no harm: each step is a change of the object's record.
 
 import type { EventType } from '../../model/events.ts';
-import type { ComponentId, HostId, ObjectId, VmId } from '../../model/ids.ts';
+import type { HostId, ObjectId, VmId } from '../../model/ids.ts';
 import type { Timings } from '../../model/limits.ts';
 import {
   type Component,
@@ -23,7 +24,11 @@ import type { Directory } from '../directory/directory.ts';
 import type { LeaseHolder } from '../lease/holder.ts';
 import { type PlacementHost, placeAnother } from '../placement/placement.ts';
 import type { Absence } from './absence.ts';
+import type { LayoutChange } from './layout-change.ts';
+import { isLaidOut } from './layout-step.ts';
+import { isSamePolicy, type PolicyChange } from './policy-change.ts';
 import { type VoterChange, withReplaced } from './voter-change.ts';
+import { isVotedFor, wantedVoters } from './wanted-voters.ts';
 
 /** So many objects are repaired at once by one host. */
 const maxRunning = 4;
@@ -44,9 +49,8 @@ export function createRepair(options: {
   readonly voterChange: VoterChange;
   readonly isReachable: (host: HostId) => boolean;
   readonly placementHosts: () => PlacementHost[];
-  /** Puts a new component, which gets all data, in the place of one that does not count; false if this
-   * host does not have the disk open. */
-  readonly replaceCopy: (disk: DiskRecord, old: ComponentId, added: Component) => Promise<boolean>;
+  readonly layoutChange: LayoutChange;
+  readonly policyChange: PolicyChange;
   readonly emit: (
     type: EventType,
     text: string,
@@ -55,24 +59,37 @@ export function createRepair(options: {
 }): Repair {
   const { self, clock, log, directory, holder, absence, voterChange } = options;
   const running = new Set<ObjectId>();
-  /** Objects whose voters are being changed. */
-  const joint = new Set<ObjectId>();
+  /** Objects that are not as their policies say, or whose voters are being changed. */
+  const unfinished = new Set<ObjectId>();
   /** What was told last of an object. */
   const troubles = new Map<ObjectId, string>();
   let timer: Timer | null = null;
 
-  function notice(record: ObjectRecord): void {
-    if (record.nextVoters === undefined || record.kind === 'tombstone') joint.delete(record.id);
-    else joint.add(record.id);
+  function notice(record: ObjectRecord, previous: ObjectRecord | null): void {
+    if (record.kind === 'tombstone' || isFinished(record)) unfinished.delete(record.id);
+    else unfinished.add(record.id);
+    // The namespace object follows.
+    if (record.kind !== 'disk' || previous === null) return;
+    const vm = isSamePolicy(record.policy, previous.policy) ? null : directory.namespace(record.vm);
+    if (vm !== null) unfinished.add(vm.id);
   }
-  for (const { record } of directory.entries()) notice(record);
+
+  function isFinished(record: NamespaceRecord | DiskRecord): boolean {
+    if (record.nextVoters !== undefined) return false;
+    if (record.kind === 'namespace') {
+      return isVotedFor({ ...record, data: [] }) && options.policyChange.isAsTolerant(record);
+    }
+    return isLaidOut(record) && isVotedFor({ ...record, data: components(record.blueprint) });
+  }
+
+  for (const { record } of directory.entries()) notice(record, null);
   directory.onChange(notice);
 
   function look(): void {
     timer = clock.after(options.timings.repairIntervalMs, look);
     // With nobody gone there is nothing to do but to go on, and no object is looked at.
     if (absence.isAnyoneGone()) for (const { record } of directory.entries()) consider(record);
-    else for (const object of joint) consider(directory.get(object)?.record);
+    else for (const object of unfinished) consider(directory.get(object)?.record);
   }
 
   function consider(record: ObjectRecord | undefined): void {
@@ -81,7 +98,10 @@ export function createRepair(options: {
     const vm = record.kind === 'namespace' ? record : directory.namespace(record.vm);
     if (vm === null || vm.lifecycle !== 'ready' || !isMine(vm)) return;
     const step = nextStep(record, vm);
-    if (step === null) return void troubles.delete(record.id);
+    if (step === null) {
+      if (isFinished(record)) unfinished.delete(record.id);
+      return void troubles.delete(record.id);
+    }
     running.add(record.id);
     step()
       .catch((error: unknown) => tell(record, vm, error))
@@ -102,12 +122,48 @@ export function createRepair(options: {
         if (await voterChange.end(record)) log.info(`${nameOf(record, vm)} has new voters`);
       };
     }
+    if (record.kind === 'namespace' && !options.policyChange.isFollowing(record)) {
+      return () => options.policyChange.follow(record);
+    }
+    const towards =
+      record.kind === 'disk' && vm.lock.holder === self
+        ? options.layoutChange.step(record, vm)
+        : null;
+    if (towards !== null) return towards;
     const lost = record.kind === 'disk' ? lostComponent(record) : null;
     if (lost !== null && record.kind === 'disk' && vm.lock.holder === self) {
       return () => replaceComponent(record, vm, lost);
     }
     const leaving = record.voters.find(({ host, store }) => absence.isGone(host, store));
-    return leaving === undefined ? null : () => replaceVoter(record, vm, leaving);
+    if (leaving !== undefined) return () => replaceVoter(record, vm, leaving);
+    // The objects of a VM share their voters; those of its disks are where the data goes.
+    const isLast = record.kind === 'disk' || !vm.disks.some((disk) => unfinished.has(disk));
+    return isLast && hasWrongVoters(record) ? () => changeVoters(record, vm) : null;
+  }
+
+  /** Of a disk only once its tree is as it shall be: votes go where data went. */
+  function hasWrongVoters(record: NamespaceRecord | DiskRecord): boolean {
+    if (record.kind === 'namespace') return !isVotedFor({ ...record, data: [] });
+    return isLaidOut(record) && !isVotedFor({ ...record, data: components(record.blueprint) });
+  }
+
+  async function changeVoters(
+    record: NamespaceRecord | DiskRecord,
+    vm: NamespaceRecord,
+  ): Promise<void> {
+    const objects = [vm.id, ...vm.disks].filter((object) => object !== record.id);
+    const preferred = objects.flatMap((object) => directory.get(object)?.record.voters ?? []);
+    const next = wantedVoters({
+      policy: record.policy,
+      voters: record.voters,
+      data: record.kind === 'disk' ? components(record.blueprint) : [],
+      preferred: new Set(preferred.map(({ host }) => host)),
+      isReachable: options.isReachable,
+      hosts: options.placementHosts(),
+    });
+    await voterChange.begin(record, next);
+    const hosts = next.map(({ host }) => host).join(', ');
+    log.info(`${nameOf(record, vm)} gets the voters that its policy asks for: ${hosts}`);
   }
 
   /** A component that the record does not count, on a host that is gone. */
@@ -131,16 +187,10 @@ export function createRepair(options: {
       ({ host, store }) => !absence.isGone(host, store),
     );
     const place = moved ?? pick(record, lost.sizeBytes);
-    const added: Component = {
-      id: nextComponentId(record, lost),
-      host: place.host,
-      store: place.store,
-      sizeBytes: lost.sizeBytes,
-    };
-    if (!(await options.replaceCopy(record, lost.id, added))) return;
+    if (!(await options.layoutChange.replaceCopy(record, lost, place))) return;
     options.emit(
       'storage.rebuild',
-      `The copy of ${name} on ${lost.host}, which is gone, is made anew on ${added.host}`,
+      `The copy of ${name} on ${lost.host}, which is gone, is made anew on ${place.host}`,
       vm,
     );
   }
@@ -197,11 +247,4 @@ export function createRepair(options: {
 
 function nameOf(record: ObjectRecord, vm: NamespaceRecord): string {
   return record.kind === 'disk' ? `${vm.name}/${record.name}` : vm.name;
-}
-
-/** `OBJECT.m1.s0` was the first in its place, `OBJECT.m1.s0.r2` is the next: no name comes twice. */
-function nextComponentId(record: DiskRecord, lost: Component): ComponentId {
-  const [, place = lost.id, count = '1'] = /^(.*\.m\d+\.s\d+)(?:\.r(\d+))?$/.exec(lost.id) ?? [];
-  // The revision keeps apart what two hosts may both try to put there.
-  return `${place}.r${Math.max(Number(count) + 1, record.revision + 1)}` as ComponentId;
 }
