@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { hostsNeeded } from '../model/policy.ts';
+import { limits } from '../model/limits.ts';
+import { hostsNeeded, type StoragePolicy } from '../model/policy.ts';
 import { checkText, matching } from './check-text.ts';
 import { defaultDurationMs, numberedHosts } from './defaults.ts';
 import { readScenario } from './read.ts';
@@ -160,6 +161,7 @@ function drawStep(draw: Draw, hosts: readonly ScenarioHost[], vms: readonly Scen
           { kind: 'powerOff', vm, via },
           { kind: 'powerOn', vm, via },
           { kind: 'migrate', vm, to },
+          { kind: 'setPolicy', vm, disk: draw(diskName), policy: drawPolicy(draw), via },
         ];
   const ofPairs: StepKind[] =
     names.length === 1
@@ -180,6 +182,16 @@ function drawStep(draw: Draw, hosts: readonly ScenarioHost[], vms: readonly Scen
     { kind: 'maintenance', host, on: draw(fc.boolean()) },
   ];
   return { atMs: draw(time), ...draw(fc.constantFrom(...kinds)) };
+}
+
+const diskName = fc.constantFrom('disk0', 'disk1');
+
+function drawPolicy(draw: Draw): StoragePolicy {
+  return {
+    failuresToTolerate: draw(fc.integer({ min: 0, max: limits.maxFailuresToTolerate })),
+    stripes: draw(fc.integer({ min: 1, max: limits.maxStripes })),
+    ...(draw(fc.boolean()) ? { thick: true } : {}),
+  };
 }
 
 function drawCheck(draw: Draw, hosts: readonly ScenarioHost[], names: readonly string[]): Check {

@@ -236,6 +236,18 @@ describe('exit status 1', () => {
     expect(manager.calls.pop()).toEqual(['setRequired', 'web', 'disk1', true]);
   });
 
+  it('gives a disk another policy, and says what is to be done for it', async () => {
+    manager.add('web');
+    const set = await cli('disk', 'set-policy', 'web/disk0', 'gold');
+    expect(manager.calls.pop()).toEqual(['setDiskPolicy', 'web', 'disk0', 'gold']);
+    expect(set.out).toMatch(
+      /^web\/disk0 has the policy gold \(failuresToTolerate 1, stripes 1, thin\)\. It is being made so: .*1 of the 2 whole copies.*`holdfast object show web\/disk0`/,
+    );
+    const json = await cli('--output', 'json', 'disk', 'set-policy', 'web/disk0', 'gold');
+    expect(JSON.parse(json.out)).toMatchObject({ vmName: 'web', label: 'disk0' });
+    expect((await cli('disk', 'set-policy', 'web', 'gold')).status).toBe(2);
+  });
+
   it('lists objects and draws one', async () => {
     manager.add('web');
     const { out } = await cli('object', 'list');

@@ -342,8 +342,11 @@ export class DiskWorld {
     if (session === null || disk == null) return;
     const { blueprint } = this.record;
     const hosts = this.hosts.filter((host) => !blueprint.mirrors.some((it) => isOn(it, host)));
-    const done = (what: string) => (error: unknown) => {
-      if (!session.isOver) this.note(`${what}: ${error === null ? 'done' : String(error)}`);
+    const told = (what: string, change: Promise<void>) => {
+      change.then(
+        () => this.note(`${what}: done`),
+        (error: Error) => this.note(`${what}: ${error.message}`),
+      );
     };
     const dice = random.next();
     if (disk.filling() !== null) {
@@ -351,9 +354,10 @@ export class DiskWorld {
     } else if (dice < 0.5) {
       const mirrors = leastMirrors + random.below(4 - leastMirrors);
       const next = this.#tree(disk, 1 + random.below(3), this.#shuffledHosts().slice(0, mirrors));
-      this.note(`restripe to ${components(next).map(({ id, host }) => `${id} on ${host}`)}`);
+      const parts = components(next).map((part) => `${part.id} on ${part.host}`);
+      this.note(`restripe to ${parts.join(', ')}`);
       const make = () => this.#makeAll(session.host, components(next));
-      disk.restripe(next, make).then(() => done('restripe')(null), done('restripe'));
+      told('restripe', disk.restripe(next, make));
     } else if (dice < 0.75 && hosts.length > 0) {
       const host = random.pick(hosts);
       const [model] = blueprint.mirrors;
@@ -363,14 +367,16 @@ export class DiskWorld {
         return { id, host, store: storeId(host), sizeBytes: one.sizeBytes };
       });
       this.note(`add a mirror on ${host}`);
-      this.#makeAll(session.host, stripes)
-        .then(() => disk.addMirror(stripes))
-        .then(() => done('add')(null), done('add'));
+      const made = this.#makeAll(session.host, stripes);
+      told(
+        'add',
+        made.then(() => disk.addMirror(stripes)),
+      );
     } else if (blueprint.mirrors.length > leastMirrors) {
       const mirror = random.pick(blueprint.mirrors);
       this.note(`remove the mirror on ${mirror.stripes[0]?.host}`);
       const gone = new Set(mirror.stripes.map(({ id }) => id));
-      disk.removeMirror(gone).then(() => done('remove')(null), done('remove'));
+      told('remove', disk.removeMirror(gone));
     }
   }
 

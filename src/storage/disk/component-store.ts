@@ -177,15 +177,25 @@ export function createComponentStore(options: {
     return [...new Set(ids)].map(componentId);
   }
 
-  /** Removes the components of objects that are deleted; their names begin with the object's. */
-  function sweep(isWanted: (object: ObjectId) => boolean): void {
+  /** Removes the components of an object that is deleted. */
+  function sweep(object: ObjectId): void {
     void (async () => {
-      for (const id of await listComponents()) {
-        if (isWanted(objectOf(id))) await remove(id);
-      }
+      for (const id of await listComponents()) if (objectOf(id) === object) await remove(id);
     })().catch((error: unknown) => {
       log.error(`could not remove the components of a deleted object: ${String(error)}`);
     });
+  }
+
+  /** What an earlier run of the daemon was told to remove and did not come to, or has never heard of. */
+  async function sweepAll(): Promise<void> {
+    for (const id of await listComponents()) {
+      if (options.isDeleted(objectOf(id))) await remove(id);
+      else isHere(id);
+    }
+    for (const object of [...here.keys()]) {
+      const record = options.diskOf(object);
+      if (record !== null) tidy(record);
+    }
   }
 
   const scrub = createScrub({
@@ -239,18 +249,9 @@ export function createComponentStore(options: {
     }
   }
 
-  // What an earlier run of the daemon was told to remove, and did not come to.
-  sweep((object) => options.isDeleted(object));
-  listComponents().then(
-    (ids) => {
-      for (const id of ids) isHere(id);
-      for (const object of [...here.keys()]) {
-        const record = options.diskOf(object);
-        if (record !== null) tidy(record);
-      }
-    },
-    (error: unknown) => log.debug(`the components can not be listed: ${String(error)}`),
-  );
+  sweepAll().catch((error: unknown) => {
+    log.error(`could not remove the components that are of no use any more: ${String(error)}`);
+  });
 
   peer.on('component.create', (_from, body, _payload, reply) => {
     const request = body as unknown as CreateComponent;
@@ -334,7 +335,7 @@ export function createComponentStore(options: {
   });
 
   return {
-    objectDeleted: (object) => sweep((one) => one === object),
+    objectDeleted: sweep,
     objectChanged: tidy,
     openCount: () => ready.size,
     async close() {

@@ -37,7 +37,7 @@ export function isLaidOut({ policy, blueprint, next }: DiskRecord): boolean {
   return next === undefined && hasShape(blueprint, policy) && mirrors.length === copiesOf(policy);
 }
 
-export function copiesOf({ failuresToTolerate }: StoragePolicy): number {
+function copiesOf({ failuresToTolerate }: StoragePolicy): number {
   return failuresToTolerate + 1;
 }
 
