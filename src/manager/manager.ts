@@ -118,6 +118,9 @@ export function createManager(options: {
     }
     const served = servedBy(view);
     if (served !== null) return served;
+    if (view.repairedBy !== null && at === null) {
+      return `${view.repairedBy} brings its disks up to date; it can be started at any time`;
+    }
     const waiting = ha.waiting().find((one) => one.vm === view.vm);
     if (waiting !== undefined) return waiting.text;
     const accessible: Accessibility = view.accessible;

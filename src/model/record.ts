@@ -35,6 +35,8 @@ export interface Lock {
   readonly holder: HostId | null;
   /** Epoch of the present or, where there is no holder, of the last one. */
   readonly epoch: Epoch;
+  /** Held to bring its disks up to date, with no guest: given up as soon as anybody else wants it. */
+  readonly use?: 'repair';
 }
 
 /** Names one opening of a disk by one holder; orders writers. */

@@ -15,7 +15,10 @@ export interface VmView {
   readonly name: string;
   readonly spec: VmSpec;
   readonly lifecycle: Lifecycle;
+  /** Nobody holds it where it is held for repair. */
   readonly lock: Lock;
+  /** Who brings its disks up to date, while it is switched off. */
+  readonly repairedBy: HostId | null;
   readonly accessible: Accessibility;
   /** Bytes of the VM's data components per host; for placement near the data. */
   readonly dataHosts: readonly HostId[];
@@ -81,6 +84,8 @@ export interface Notice {
 export interface LockStatus {
   readonly holder: HostId | null;
   readonly epoch: Epoch;
+  /** It is given up on demand. */
+  readonly use?: 'repair';
   /** For how long the voters still protect it; 0: it may be taken now. */
   readonly remainingMs: number;
 }
@@ -90,6 +95,8 @@ export interface LockOptions {
   readonly onlyIfProtected?: boolean;
   /** What the protection record becomes in the same change, if given. */
   readonly protection?: JsonValue;
+  /** Taken only to bring the disks up to date; whoever takes it otherwise has it given up first. */
+  readonly use?: 'repair';
 }
 
 export interface LeaseEvents {

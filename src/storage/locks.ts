@@ -2,7 +2,7 @@
 // record, with a new epoch at each take; holding is a lease. A record that names this host holder of
 // a VM that it does not run (after a boot, a failed start, an unknown outcome) is put right here.
 
-import { HoldfastError, isError } from '../model/errors.ts';
+import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
 import { epoch as asEpoch, type Epoch, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
@@ -32,6 +32,8 @@ import type { Records } from './records.ts';
 
 const statusTimeoutMs = 1000;
 const reconcileIntervalMs = 1000;
+/** Between two looks whether a lock that was asked for is given up. */
+const yieldPauseMs = 100;
 
 export interface Locks {
   status(vm: VmId): Promise<LockStatus>;
@@ -48,6 +50,8 @@ export interface Locks {
   unlock(vm: VmId, epoch: Epoch, protection?: JsonValue): Promise<void>;
   /** A voter does not carry our lock: write the record again, or learn that the lock is lost. */
   repair(vm: VmId, epoch: Epoch): void;
+  /** How this host gives up a lock that it holds for repair: resolves when it is free. */
+  onYield(yielded: (vm: VmId) => Promise<void>): void;
   /** Locks that are being used by this host without a guest: not to be released as forgotten. */
   busy(vm: VmId, isBusy: boolean): void;
   start(): void;
@@ -78,6 +82,7 @@ export function createLocks(options: {
   /** VMs whose record in the directory names this host their holder. */
   const ours = new Set<VmId>();
   let timer: Timer | null = null;
+  let yieldHere: (vm: VmId) => Promise<void> = async () => {};
 
   function noticeHolder(record: ObjectRecord, previous: ObjectRecord | null): void {
     if (record.kind === 'namespace' && record.lock.holder === self) ours.add(record.vm);
@@ -121,6 +126,7 @@ export function createLocks(options: {
     const answer: StatusAnswer = {
       holder: record.lock.holder,
       epoch: record.lock.epoch,
+      ...(record.lock.use === undefined ? {} : { use: record.lock.use }),
       remainingMs: Math.ceil(voter.remainingMs(record)),
     };
     reply.ok(answer as unknown as JsonValue);
@@ -171,8 +177,29 @@ export function createLocks(options: {
     return {
       holder: newest.holder,
       epoch: newest.epoch,
+      ...(newest.use === undefined ? {} : { use: newest.use }),
       remainingMs: Math.max(...remaining),
     };
+  }
+
+  peer.on('lock.yield', (_from, body, _payload, reply) => {
+    const { vm } = body as { vm: VmId };
+    const failed = (error: unknown) => reply.fail(asHoldfastError(error));
+    yieldHere(vm).then(() => reply.ok(null), failed);
+  });
+
+  /** The status once who holds the lock for repair has given it up, or the lease of it is over. */
+  async function statusToTake(vm: VmId): Promise<LockStatus> {
+    const latestMs = clock.now() + 2 * options.timings.leaseDurationMs;
+    for (;;) {
+      const now = await status(vm);
+      const { holder: other, use, remainingMs } = now;
+      if (use !== 'repair' || other === null || other === self || remainingMs === 0) return now;
+      if (clock.now() > latestMs) return now;
+      // Where it does not answer its lease ends by itself.
+      await peer.ask(other, 'lock.yield', { vm }, statusTimeoutMs).catch(() => undefined);
+      await new Promise<void>((resolve) => clock.after(yieldPauseMs, resolve));
+    }
   }
 
   async function lock(
@@ -180,6 +207,7 @@ export function createLocks(options: {
     wanted: LockOptions = {},
     change: (record: NamespaceRecord) => NamespaceRecord = assertReady,
   ): Promise<Epoch> {
+    if (wanted.use !== 'repair') await yieldHere(vm);
     if (holder.isHeld(vm)) {
       throw new HoldfastError(
         'already-running',
@@ -196,14 +224,18 @@ export function createLocks(options: {
     let asked = false;
     try {
       // Asking first keeps a vain attempt from disturbing the register of a VM that runs.
-      const before = await status(vm);
+      const before = await (wanted.use === 'repair' ? status(vm) : statusToTake(vm));
       if (before.remainingMs > 0 && before.holder !== self) throw held(known(vm), before);
       asked = true;
       const record = await records.changeNamespace(vm, (current) => {
         if (wanted.onlyIfProtected) assertProtected(current);
         const taken: NamespaceRecord = {
           ...current,
-          lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1) },
+          lock: {
+            holder: self,
+            epoch: asEpoch(current.lock.epoch + 1),
+            ...(wanted.use === undefined ? {} : { use: wanted.use }),
+          },
         };
         const protection = wanted.protection;
         return change(protection === undefined ? taken : withProtection(taken, protection));
@@ -351,6 +383,9 @@ export function createLocks(options: {
     unlock,
     holdNew: (record) => leased(record, record.lock.epoch),
     adopt,
+    onYield(yielded) {
+      yieldHere = yielded;
+    },
     repair(vm, epoch) {
       if (repairing.has(vm)) return;
       repairing.add(vm);

@@ -3,7 +3,7 @@
 
 import { asHoldfastError, isError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
-import type { ObjectId, VmId } from '../model/ids.ts';
+import type { Epoch, ObjectId, VmId } from '../model/ids.ts';
 import type { Timings } from '../model/limits.ts';
 import type { Component, DiskRecord, NamespaceRecord } from '../model/record.ts';
 import type { Peer } from '../peer/peer.ts';
@@ -25,8 +25,15 @@ import type { Records } from './records.ts';
 export interface ServedDisks {
   open(record: NamespaceRecord, wanted: OpenDisksOptions): Promise<OpenDisks>;
   isResyncing(vm: VmId, component: Component): boolean;
+  /** All disks of a VM that is switched off, those that it can do without only if they can be opened. */
+  openForRepair(record: NamespaceRecord, epoch: Epoch): Promise<RepairedDisks>;
   /** Null: it is not open here. */
   openDisk(record: DiskRecord): OpenDisk | null;
+}
+
+export interface RepairedDisks {
+  readonly disks: readonly OpenDisk[];
+  close(): Promise<void>;
 }
 
 interface Served {
@@ -34,6 +41,8 @@ interface Served {
   readonly disk: OpenDisk;
   readonly server: NbdServer;
 }
+
+type HowOpened = Pick<OpenDisksOptions, 'epoch' | 'guestRuns' | 'onWritesLost'>;
 
 export function createServedDisks(options: {
   readonly peer: Peer;
@@ -56,6 +65,8 @@ export function createServedDisks(options: {
 }): ServedDisks {
   const { peer, clock, log, timings, directory, records, holder, heartbeats } = options;
   const served = new Map<VmId, readonly Served[]>();
+  /** Open with nobody who uses them. */
+  const repaired = new Map<VmId, readonly OpenDisk[]>();
   const waiting = new Map<VmId, (() => void)[]>();
 
   function letThrough(vm: VmId): void {
@@ -85,19 +96,15 @@ export function createServedDisks(options: {
     return gate;
   }
 
-  async function serve(
-    record: NamespaceRecord,
-    object: NamespaceRecord['id'],
-    wanted: OpenDisksOptions,
-  ): Promise<Served> {
+  function open(record: NamespaceRecord, object: ObjectId, how: HowOpened): Promise<OpenDisk> {
     const { vm } = record;
-    const name = directory.disk(object)?.name ?? object;
-    const disk = await openUnder({
+    const { epoch, guestRuns, onWritesLost } = how;
+    return openUnder({
       object,
-      name: `${record.name}/${name}`,
-      epoch: wanted.epoch,
-      guestRuns: wanted.guestRuns,
-      onWritesLost: wanted.onWritesLost,
+      name: `${record.name}/${directory.disk(object)?.name ?? object}`,
+      epoch,
+      guestRuns,
+      onWritesLost,
       onFenced: () => holder.lost(vm),
       onEvent: (type, text) => options.emit(`storage.${type}`, text, record),
       gate: gateOf(vm),
@@ -109,6 +116,16 @@ export function createServedDisks(options: {
       log,
       probe: options.probe,
     });
+  }
+
+  async function serve(
+    record: NamespaceRecord,
+    object: ObjectId,
+    wanted: OpenDisksOptions,
+  ): Promise<Served> {
+    const { vm } = record;
+    const name = directory.disk(object)?.name ?? object;
+    const disk = await open(record, object, wanted);
     try {
       const server = await serveNbd({
         streams: options.streams,
@@ -125,14 +142,20 @@ export function createServedDisks(options: {
     }
   }
 
+  function openDisksOf(vm: VmId): readonly OpenDisk[] {
+    return served.get(vm)?.map(({ disk }) => disk) ?? repaired.get(vm) ?? [];
+  }
+
   function openDisk({ vm, id }: DiskRecord): OpenDisk | null {
-    return (served.get(vm) ?? []).find(({ disk }) => disk.object === id)?.disk ?? null;
+    return openDisksOf(vm).find((disk) => disk.object === id) ?? null;
   }
 
   peer.on('component.bad', (_from, body) => {
     const { component, object, offset } = body as unknown as BadBlock;
-    for (const { disk } of [...served.values()].flat()) {
-      if (disk.object === object) disk.verify(component, offset);
+    for (const vm of [...served.keys(), ...repaired.keys()]) {
+      for (const disk of openDisksOf(vm)) {
+        if (disk.object === object) disk.verify(component, offset);
+      }
     }
   });
 
@@ -161,7 +184,7 @@ export function createServedDisks(options: {
   return {
     async open(record, wanted) {
       const { vm } = record;
-      const open: Served[] = [];
+      const opened: Served[] = [];
       const missing: { name: string; reason: string }[] = [];
       let isClosed = false;
       // One reset is enough, however many disks have lost writes.
@@ -172,8 +195,8 @@ export function createServedDisks(options: {
       };
       const close = async () => {
         isClosed = true;
-        if (served.get(vm) === open) served.delete(vm);
-        for (const { server, disk } of open.splice(0)) {
+        if (served.get(vm) === opened) served.delete(vm);
+        for (const { server, disk } of opened.splice(0)) {
           await server.close();
           await disk.close();
         }
@@ -185,7 +208,7 @@ export function createServedDisks(options: {
           const name = directory.disk(object)?.name ?? object;
           if (wanted.without?.includes(name)) continue;
           const served = await attempt(record, object, { ...wanted, onWritesLost });
-          if ('server' in served) open.push(served);
+          if ('server' in served) opened.push(served);
           else {
             missing.push({ name, reason: served.reason });
             if (wanted.guestRuns) openLater(object, name);
@@ -195,9 +218,9 @@ export function createServedDisks(options: {
         await close();
         throw error;
       }
-      served.set(vm, open);
+      served.set(vm, opened);
       return {
-        disks: open.map(({ name, server }) => ({ name, socket: server.path })),
+        disks: opened.map(({ name, server }) => ({ name, socket: server.path })),
         missing,
         close,
       };
@@ -213,15 +236,38 @@ export function createServedDisks(options: {
               } else if (isClosed) {
                 await served.server.close();
                 await served.disk.close();
-              } else open.push(served);
+              } else opened.push(served);
             },
             (error: unknown) => log.warn(`${record.name}/${name}: ${String(error)}`, { vm }),
           );
         });
       }
     },
+    async openForRepair(record, epoch) {
+      const { vm } = record;
+      const disks: OpenDisk[] = [];
+      const close = async () => {
+        if (repaired.get(vm) === disks) repaired.delete(vm);
+        for (const disk of disks.splice(0)) await disk.close();
+      };
+      try {
+        for (const object of record.disks) {
+          const how = { epoch, guestRuns: false, onWritesLost: () => {} };
+          const opened = await open(record, object, how).catch((error: unknown) => {
+            if (isError(error, 'fenced') || !record.optional?.includes(object)) throw error;
+            return null;
+          });
+          if (opened !== null) disks.push(opened);
+        }
+      } catch (error) {
+        await close();
+        throw error;
+      }
+      repaired.set(vm, disks);
+      return { disks, close };
+    },
     openDisk,
     isResyncing: (vm, component) =>
-      (served.get(vm) ?? []).some(({ disk }) => disk.resyncing().has(component.id)),
+      openDisksOf(vm).some((disk) => disk.resyncing().has(component.id)),
   };
 }

@@ -37,6 +37,7 @@ import { createRecords } from './records.ts';
 import { createRegisters } from './register/registers.ts';
 import { createAbsence } from './repair/absence.ts';
 import { createLayoutChange } from './repair/layout-change.ts';
+import { createOffRepair } from './repair/off-repair.ts';
 import { createPolicyChange } from './repair/policy-change.ts';
 import { createRepair } from './repair/repair.ts';
 import { createVoterChange } from './repair/voter-change.ts';
@@ -321,8 +322,21 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     policyChange,
     emit,
   });
+  const offRepair = createOffRepair({
+    self,
+    clock,
+    log: log.child('repair'),
+    timings,
+    directory,
+    locks,
+    holder,
+    disks,
+    absence,
+    isHostReachable: (host) => heartbeats.isReachable(host),
+    isStoreReachable: isReachable,
+  });
   directory.onChange((record, previous) => {
-    if (record.kind === 'disk') componentStore.objectChanged(record);
+    if (record.kind === 'disk') componentStore.objectChanged(record, previous);
     if (record.kind === 'tombstone' && previous?.kind !== 'namespace') {
       componentStore.objectDeleted(record.id);
     }
@@ -407,7 +421,11 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     },
     setDiskPolicy: async (vm, disk, policy) => policyChange.set(views.known(vm), disk, policy),
     removeVm: (vm) => vmObjects.remove(vm),
-    lockStatus: (vm) => locks.status(vm),
+    async lockStatus(vm) {
+      const status = await locks.status(vm);
+      // Whoever takes it has it given up: nobody needs to wait for its lease.
+      return status.use === 'repair' ? { ...status, remainingMs: 0 } : status;
+    },
     lock: (vm, wanted) => locks.lock(vm, wanted),
     adopt: (vm, epoch) => locks.adopt(vm, epoch),
     unlock: (vm, epoch, protection) => locks.unlock(vm, epoch, protection),
@@ -422,9 +440,11 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       locks.start();
       vmObjects.start();
       repair.start();
+      offRepair.start();
     },
     async stop() {
       repair.stop();
+      await offRepair.stop();
       vmObjects.stop();
       locks.stop();
       heartbeats.stop();

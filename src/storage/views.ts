@@ -8,6 +8,7 @@ import {
   type Component,
   components,
   type DiskRecord,
+  type Lock,
   type NamespaceRecord,
   votersOf,
 } from '../model/record.ts';
@@ -117,12 +118,17 @@ export function createViews(options: {
       name: record.name,
       spec: specOf(record),
       lifecycle: record.lifecycle,
-      lock: record.lock,
+      ...lockView(record.lock),
       accessible,
       dataHosts: dataHosts(disksOf(record)),
       revision: record.revision,
       detached: detachedDisks(record),
     };
+  }
+
+  function lockView(lock: Lock): Pick<VmView, 'lock' | 'repairedBy'> {
+    if (lock.use !== 'repair') return { lock, repairedBy: null };
+    return { lock: { holder: null, epoch: lock.epoch }, repairedBy: lock.holder };
   }
 
   function disksOf(record: NamespaceRecord): DiskRecord[] {

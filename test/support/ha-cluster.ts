@@ -377,6 +377,7 @@ export class HaCluster {
       spec,
       lifecycle: 'ready',
       lock,
+      repairedBy: null,
       accessible,
       dataHosts,
       detached,

@@ -4,7 +4,7 @@
 import { HoldfastError } from '../../model/errors.ts';
 import { type ComponentId, componentId, type HostId, type ObjectId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
-import type { DiskRecord } from '../../model/record.ts';
+import type { DiskRecord, ObjectRecord } from '../../model/record.ts';
 import type { Peer, Reply } from '../../peer/peer.ts';
 import type { Clock } from '../../ports/clock.ts';
 import { DiskError, type LocalDisk } from '../../ports/disk.ts';
@@ -36,7 +36,7 @@ export interface ComponentStore {
   /** The object is deleted: its components here go, now and whenever one turns up. */
   objectDeleted(object: ObjectId): void;
   /** What this host has of the object and can not be named by its record any more goes. */
-  objectChanged(record: DiskRecord): void;
+  objectChanged(record: DiskRecord, previous: ObjectRecord | null): void;
   /** Components on this host that are open; for tests and figures. */
   openCount(): number;
   close(): Promise<void>;
@@ -194,7 +194,7 @@ export function createComponentStore(options: {
     }
     for (const object of [...here.keys()]) {
       const record = options.diskOf(object);
-      if (record !== null) tidy(record);
+      if (record !== null) tidy(record, null);
     }
   }
 
@@ -237,9 +237,9 @@ export function createComponentStore(options: {
     );
   }
 
-  function tidy(record: DiskRecord): void {
+  function tidy(record: DiskRecord, previous: ObjectRecord | null): void {
     for (const id of here.get(record.id) ?? []) {
-      if (!isLeftover(id, record)) continue;
+      if (!isLeftover(id, record, previous)) continue;
       log.info(`the component ${id} is no part of its disk any more and goes`);
       remove(id).catch((error: unknown) => {
         log.error(

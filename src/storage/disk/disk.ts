@@ -96,6 +96,8 @@ export interface OpenDisk extends BlockDevice {
   restripe(next: Blueprint, make: () => Promise<void>): Promise<void>;
   /** Gives up the tree that is being filled, if one is and the record can not count it yet. */
   giveUpNext(reason: string): void;
+  /** Some regions may differ, or are not durable on all copies; or they are, and it was not noted yet. */
+  readonly isDirty: boolean;
   /** What is being filled; null: nothing is. */
   filling(): Filling | null;
   /** Waits for what is in flight, if the lease lets it, and stops. */
@@ -240,6 +242,10 @@ class Disk implements OpenDisk {
       ...syncs,
       ...filled.map(({ component }): [string, number] => [component.id, next?.left ?? 0]),
     ]);
+  }
+
+  get isDirty(): boolean {
+    return this.mirrors.some((mirror) => mirror.isDirty);
   }
 
   filling(): Filling | null {

@@ -3,7 +3,13 @@
 
 import type { ComponentId, ObjectId } from '../../model/ids.ts';
 import { objectId } from '../../model/ids.ts';
-import { allComponents, compareFences, type DiskRecord, type Fence } from '../../model/record.ts';
+import {
+  allComponents,
+  compareFences,
+  type DiskRecord,
+  type Fence,
+  type ObjectRecord,
+} from '../../model/record.ts';
 
 /** Ends the name of a component that is made by who has the disk open: no opening gives one twice. */
 export function nameSuffix({ epoch, open }: Fence, count: number): string {
@@ -11,12 +17,18 @@ export function nameSuffix({ epoch, open }: Fence, count: number): string {
 }
 
 /**
- * No record names it, now or ever: it was made with the disk, or by an older opening than the record's; what
- * the present one makes is named once it is made. (No change is committed under an older fence, and what a
- * record does not name any more no later one names.)
+ * No record names it, now or ever: an earlier one did; or it was made with the disk, or by an older opening than
+ * the record's. What the present one makes is named only once it is made. (No change is committed under an
+ * older fence, and what a record does not name any more no later one names.)
  */
-export function isLeftover(component: ComponentId, record: DiskRecord): boolean {
-  if (allComponents(record).some(({ id }) => id === component)) return false;
+export function isLeftover(
+  component: ComponentId,
+  record: DiskRecord,
+  previous: ObjectRecord | null,
+): boolean {
+  const names = (one: DiskRecord) => allComponents(one).some(({ id }) => id === component);
+  if (names(record)) return false;
+  if (previous?.kind === 'disk' && names(previous)) return true;
   const [, epoch, open] = /\.e(\d+)o(\d+)n\d+$/.exec(component) ?? [];
   if (epoch === undefined || open === undefined) return true;
   const madeBy = { epoch: Number(epoch) as Fence['epoch'], open: Number(open) };

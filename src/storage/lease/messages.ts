@@ -63,5 +63,6 @@ export interface ConfirmAnswer {
 export interface StatusAnswer {
   readonly holder: HostId | null;
   readonly epoch: Epoch;
+  readonly use?: 'repair';
   readonly remainingMs: number;
 }
