@@ -87,7 +87,12 @@ describe('thin space', () => {
   });
 
   it('is kept by a disk that was promised all of it', async () => {
-    world.record = { ...world.record, policy: { ...world.record.policy, thick: true } };
+    const { policy, blueprint } = world.record;
+    world.record = {
+      ...world.record,
+      policy: { ...policy, thick: true },
+      blueprint: { ...blueprint, thick: true },
+    };
     world.open(one);
     await world.clock.run(400);
     expect(device().canUnmap).toBe(false);
