@@ -238,6 +238,70 @@ describe('a change', () => {
     expect(bench.ends()).toEqual(['committed ab']);
   });
 
+  it('shares a message with others of the same turn, and each has an answer of its own', () => {
+    const bench = new Bench();
+    const objects = [object, objectId('object-2'), objectId('object-3')];
+    const ends: string[] = [];
+    const begin = (text: string) => {
+      for (const of of objects) {
+        const decide: Decide = (current) => ({
+          write: { ...((current ?? record('')) as NamespaceRecord), id: of, name: text },
+        });
+        bench.proposer.change({ object: of, voting: { voters } }, decide, {}, (outcome) =>
+          ends.push(`${of} ${outcome.status}`),
+        );
+      }
+      bench.clock.advance(1);
+    };
+    begin('a');
+    for (const request of bench.sent.splice(0)) {
+      const answer = promised(ballot(4), { ...record(''), id: request.body.object });
+      request.done(null, answer as unknown as JsonValue, noPayload);
+    }
+    for (const { done } of bench.sent.splice(0)) {
+      done(null, accepted as unknown as JsonValue, noPayload);
+    }
+    bench.clock.advance(1);
+    expect(ends.splice(0)).toEqual(objects.map((of) => `${of} committed`));
+    bench.told.splice(0);
+
+    begin('b');
+    expect(bench.sent.map(({ to, type }) => `${to} ${type}`)).toEqual(
+      ['1', '2', '3'].map((to) => `${to} register.changes`),
+    );
+    const [first, second, third] = bench.sent.splice(0);
+    const sent = decodeChanges(first?.payload as Uint8Array, self, incarnation(1));
+    expect(sent.map((change) => change.object)).toEqual(objects);
+    first?.done(null, null, noPayload);
+    const refusals = [
+      [0, { answer: 'outbid', highest: ballot(70) }],
+      [2, { answer: 'behind' }],
+    ];
+    second?.done(null, refusals as unknown as JsonValue, noPayload);
+    expect(ends.splice(0)).toEqual([`${objects[1]} committed`]);
+    // Who is behind is sent the whole record, and has not decided yet.
+    expect(bench.sent.map(({ to, type, body }) => `${to} ${type} ${body.object}`)).toEqual([
+      `2 register.accept ${objects[2]}`,
+    ]);
+    third?.done(null, null, noPayload);
+    expect(ends.splice(0)).toEqual([`${objects[0]} committed`, `${objects[2]} committed`]);
+    bench.clock.advance(1);
+    const news = bench.told.filter(({ type }) => type === 'register.chosen');
+    expect(news.map(({ to }) => to)).toEqual(['1', '2', '3']);
+    const lost = bench.told.filter(({ type }) => type === 'register.learn');
+    expect(lost.map(({ to }) => to)).toEqual(['2']);
+  });
+
+  it('fails as a whole where its message is not answered, and nobody knows what was done', () => {
+    const bench = new Bench();
+    bench.change(append('a'));
+    bench.answer('prepare', { 1: promised(ballot(4), record('')), 2: promised(null, null) });
+    bench.answer('accept', { 1: accepted, 2: accepted });
+    bench.change(append('b'));
+    bench.clock.advance(timings.changeTimeoutMs);
+    expect(bench.ends()).toEqual(['committed a', 'outcome-unknown']);
+  });
+
   it('sends nobody the whole record any more once it has ended', () => {
     const bench = new Bench();
     bench.change(append('a'));
