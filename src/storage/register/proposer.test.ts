@@ -259,7 +259,7 @@ describe('a change', () => {
       request.done(null, answer as unknown as JsonValue, noPayload);
     }
     for (const { done } of bench.sent.splice(0)) {
-      done(null, accepted as unknown as JsonValue, noPayload);
+      done(null, accepted, noPayload);
     }
     bench.clock.advance(1);
     expect(ends.splice(0)).toEqual(objects.map((of) => `${of} committed`));
