@@ -207,6 +207,14 @@ export const objectView = {
     }),
   ),
   inSync: Type.Array(Type.String()),
+  resync: nullable(
+    closed({
+      bytesDone: Type.Integer(),
+      bytesLeft: Type.Integer(),
+      bytesPerSecond: Type.Integer(),
+      secondsLeft: nullable(Type.Integer()),
+    }),
+  ),
   problems: Type.Array(Type.String()),
 };
 

@@ -68,6 +68,7 @@ function objectText(io: Io, object: ObjectReply): string {
     ],
     ['Accessible', accessible.accessible ? 'yes' : io.style('red', `no: ${accessible.text}`)],
     ['In sync', object.inSync.join(' ') || '-'],
+    ...(object.resync === null ? [] : [['Resync', resyncText(object.resync)] as const]),
     ['Complies', problems.length === 0 ? 'yes' : io.style('yellow', `no: ${problems.join('; ')}`)],
   ]);
   const mirrors = mirrorBranches(io, object.components);
@@ -102,6 +103,14 @@ function mirrorBranches(io: Io, components: readonly Part[]): Branch[] {
       })),
     }),
   );
+}
+
+function resyncText(resync: NonNullable<ObjectReply['resync']>): string {
+  const { bytesDone, bytesLeft, bytesPerSecond, secondsLeft } = resync;
+  const left = `${roundSize(bytesLeft)} of ${roundSize(bytesDone + bytesLeft)} left`;
+  if (secondsLeft === null) return left;
+  const time = secondsLeft < 120 ? `${secondsLeft} s` : `${Math.ceil(secondsLeft / 60)} min`;
+  return `${left}, ${roundSize(bytesPerSecond)}/s, about ${time}`;
 }
 
 interface Branch {

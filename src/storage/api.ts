@@ -8,6 +8,7 @@ import type { JsonValue } from '../model/json.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { Lifecycle, Lock } from '../model/record.ts';
 import type { VmSpec } from '../model/vm.ts';
+import type { Progress } from './disk/progress.ts';
 
 /** A VM as the directory of this host knows it. */
 export interface VmView {
@@ -170,6 +171,8 @@ export interface ObjectView {
   readonly voters: readonly HostId[];
   readonly votes: readonly VoteView[];
   readonly inSync: readonly ComponentId[];
+  /** How far its copies are that are being brought up to date, or made; null: none is, or nobody told. */
+  readonly resync: Progress | null;
   /** What keeps it from surviving what its policy says, each a sentence; empty: it complies. */
   readonly problems: readonly string[];
 }

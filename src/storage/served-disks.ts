@@ -5,7 +5,7 @@ import { asHoldfastError, isError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
 import type { Epoch, ObjectId, VmId } from '../model/ids.ts';
 import type { Timings } from '../model/limits.ts';
-import type { Component, DiskRecord, NamespaceRecord } from '../model/record.ts';
+import type { DiskRecord, NamespaceRecord } from '../model/record.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
@@ -21,10 +21,12 @@ import type { Heartbeats } from './lease/heartbeat.ts';
 import type { LeaseHolder } from './lease/holder.ts';
 import { type NbdServer, serveNbd } from './nbd/server.ts';
 import type { Records } from './records.ts';
+import type { ObjectResync } from './resync-news.ts';
 
 export interface ServedDisks {
   open(record: NamespaceRecord, wanted: OpenDisksOptions): Promise<OpenDisks>;
-  isResyncing(vm: VmId, component: Component): boolean;
+  /** What this host brings up to date now. */
+  resyncs(): ObjectResync[];
   /** All disks of a VM that is switched off, those that it can do without only if they can be opened. */
   openForRepair(record: NamespaceRecord, epoch: Epoch): Promise<RepairedDisks>;
   /** Null: it is not open here. */
@@ -267,7 +269,12 @@ export function createServedDisks(options: {
       return { disks, close };
     },
     openDisk,
-    isResyncing: (vm, component) =>
-      openDisksOf(vm).some((disk) => disk.resyncing().has(component.id)),
+    resyncs: () =>
+      [...served.keys(), ...repaired.keys()].flatMap((vm) =>
+        openDisksOf(vm).flatMap((disk) => {
+          const resync = disk.resync();
+          return resync === null ? [] : [{ object: disk.object, ...resync }];
+        }),
+      ),
   };
 }

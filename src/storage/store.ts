@@ -42,6 +42,7 @@ import { createPolicyChange } from './repair/policy-change.ts';
 import { createRepair } from './repair/repair.ts';
 import { createVoterChange } from './repair/voter-change.ts';
 import { withRequired } from './required.ts';
+import { createResyncNews } from './resync-news.ts';
 import { createServedDisks } from './served-disks.ts';
 import { createViews, type StoreMember, storesWithinReach } from './views.ts';
 import { createVmObjects } from './vm-objects.ts';
@@ -236,6 +237,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     }
     return namespaces;
   }
+  const resyncNews = createResyncNews({ peer, clock, own: disks.resyncs });
   const views = createViews({
     self,
     directory,
@@ -244,7 +246,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     accessibleVms,
     members: options.members,
     usage: usage.of,
-    isResyncing: disks.isResyncing,
+    resyncOf: (object) => resyncNews.of(object),
   });
   const componentStore = createComponentStore({
     peer,
@@ -441,9 +443,11 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       vmObjects.start();
       repair.start();
       offRepair.start();
+      resyncNews.start();
     },
     async stop() {
       repair.stop();
+      resyncNews.stop();
       await offRepair.stop();
       vmObjects.stop();
       locks.stop();

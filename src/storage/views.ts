@@ -38,6 +38,7 @@ import type { Heartbeats } from './lease/heartbeat.ts';
 import type { PlacementHost } from './placement/placement.ts';
 import type { StoreUsage } from './placement/usage.ts';
 import { detachedDisks } from './required.ts';
+import type { ObjectResync } from './resync-news.ts';
 
 export interface StoreMember {
   readonly host: HostId;
@@ -87,8 +88,8 @@ export function createViews(options: {
   readonly accessibleVms: AccessibleVms;
   readonly members: () => readonly StoreMember[];
   readonly usage: (store: StoreId) => StoreUsage;
-  /** The component is being brought up to date by this host. */
-  readonly isResyncing: (vm: VmId, component: Component) => boolean;
+  /** What of the object is being brought up to date, by whichever host. */
+  readonly resyncOf: (object: ObjectId) => ObjectResync | null;
 }): Views {
   const { self, directory, heartbeats, reachable, accessibleVms } = options;
 
@@ -145,7 +146,8 @@ export function createViews(options: {
     const trouble = troubleOf(component.host, component.store);
     if (trouble !== null) return trouble;
     if (record.inSync.includes(component.id)) return 'active';
-    return options.isResyncing(record.vm, component) ? 'resyncing' : 'stale';
+    const isResynced = options.resyncOf(record.id)?.components.includes(component.id) === true;
+    return isResynced ? 'resyncing' : 'stale';
   }
 
   function componentViews(
@@ -169,6 +171,13 @@ export function createViews(options: {
       components: componentViews(record.blueprint, (one) => stateOf(record, one)),
       next: record.next === undefined ? [] : componentViews(record.next, filled),
     };
+  }
+
+  function resyncView(object: ObjectId): ObjectView['resync'] {
+    const found = options.resyncOf(object);
+    if (found === null) return null;
+    const { bytesDone, bytesLeft, bytesPerSecond, secondsLeft } = found;
+    return { bytesDone, bytesLeft, bytesPerSecond, secondsLeft };
   }
 
   function voteViews(record: NamespaceRecord | DiskRecord): VoteView[] {
@@ -196,6 +205,7 @@ export function createViews(options: {
       ...(record.kind === 'disk' ? treesOf(record) : { components: [], next: [] }),
       votes: voteViews(record),
       inSync: record.kind === 'disk' ? record.inSync : [],
+      resync: record.kind === 'disk' ? resyncView(record.id) : null,
     };
     const isThick = record.kind !== 'disk' || record.blueprint.thick === true;
     return { ...view, problems: complianceProblems(view, isThick) };

@@ -123,6 +123,12 @@ export class FakeManager implements Manager {
             { host: hostId('host-3'), role: 'witness', state: 'absent' },
           ],
           inSync: [componentId('c')],
+          resync: {
+            bytesDone: 192 * 2 ** 20,
+            bytesLeft: 64 * 2 ** 20,
+            bytesPerSecond: 2 ** 20,
+            secondsLeft: 64,
+          },
           problems: ['It has 1 of the 2 whole copies that its policy asks for: host-2 (degraded)'],
         },
       ],

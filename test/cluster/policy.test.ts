@@ -120,6 +120,24 @@ describe('another policy for a disk whose guest writes', () => {
     expect(cluster.boots('web')).toBe(1);
   });
 
+  it('says on every host how far it is, and how long it takes', async () => {
+    for (const { virtual } of cluster.machines) virtual.disk.slowerByMs = 200;
+    await setPolicy({ failuresToTolerate: 1, stripes: 2 });
+    await cluster.until(() => disk('host-5').resync !== null, 60_000);
+    expect(disk('host-5').next.map(({ state }) => state)).toEqual(Array(4).fill('resyncing'));
+    const seen = () => disk('host-5').resync;
+    await cluster.until(() => (seen()?.bytesDone ?? 0) >= 2 * MiB, 60_000);
+    const now = seen();
+    expect(now?.bytesDone).toBe(8 * MiB - (now?.bytesLeft ?? 0));
+    expect(now?.secondsLeft).toBeGreaterThan(0);
+    const estimateMs = cluster.now() + 1000 * (now?.secondsLeft ?? 0);
+    await cluster.until(() => seen() === null, 60_000);
+    expect(Math.abs(cluster.now() - estimateMs)).toBeLessThan(6000);
+    for (const { virtual } of cluster.machines) virtual.disk.slowerByMs = 0;
+    await becomes({ failuresToTolerate: 1, stripes: 2 });
+    await keepsWriting();
+  });
+
   it('is refused where the hosts do not allow it, and says why', async () => {
     for (const host of ['host-4', 'host-5', 'host-6']) cluster.machine(host).crash();
     await cluster.run(4000);

@@ -36,7 +36,8 @@ export function drawPolicyChanges(
       disk: `disk${own.below(vm.disksBytes.length)}`,
       policy: {
         failuresToTolerate: own.pick(possible),
-        stripes: own.pick([1, 1, 2, 3]),
+        // With other stripes all is made anew; without, copies come and go.
+        stripes: own.pick([...Array<number>(4).fill(vm.policy.stripes), 1, 2, 3]),
         ...(own.chance(0.15) ? { thick: true } : {}),
       },
       via: own.chance(0.5) ? own.pick(hosts).name : null,

@@ -146,7 +146,7 @@ class Life {
     world.flush();
     const { session } = world;
     const isDone = () =>
-      session?.pending === 0 && world.isWhole() && session.disk?.resyncing().size === 0;
+      session?.pending === 0 && world.isWhole() && session.disk?.resync() === null;
     await clock.until(isDone, 30_000).catch(() => undefined);
     if (problem() !== null) return problem();
     if (session?.pending !== 0) return `${session?.pending} requests hang`;

@@ -22,7 +22,8 @@ import { Copy, type CopyState, type LossDecision, type Trouble } from './copy.ts
 import { nameSuffix } from './leftovers.ts';
 import { type Gate, Mirror } from './mirror.ts';
 import { NextTree, type Tree, treeOf } from './next-tree.ts';
-import { unpaced } from './pace.ts';
+import { GuestLoad, Pace } from './pace.ts';
+import { type Progress, ProgressMeter, together } from './progress.ts';
 import {
   joined,
   opened,
@@ -80,8 +81,8 @@ export interface OpenDisk extends BlockDevice {
   readonly object: ObjectId;
   /** A block of this component was found to be bad. */
   verify(component: ComponentId, offset: number): void;
-  /** Components that are being brought up to date now, with the regions left. */
-  resyncing(): ReadonlyMap<string, number>;
+  /** What is being brought up to date, or filled, now; null: nothing is. */
+  resync(): DiskResync | null;
   /** Puts a component that exists and holds nothing yet in the place of one that does not count. Rejects
    * with `conflict` if it counts or is being brought back, and as a change of the record does. */
   replaceCopy(old: ComponentId, added: Component): Promise<void>;
@@ -102,6 +103,10 @@ export interface OpenDisk extends BlockDevice {
   filling(): Filling | null;
   /** Waits for what is in flight, if the lease lets it, and stops. */
   close(): Promise<void>;
+}
+
+export interface DiskResync extends Progress {
+  readonly components: readonly ComponentId[];
 }
 
 export interface Filling {
@@ -146,12 +151,14 @@ class Disk implements OpenDisk {
   private readonly reconciling = new Set<Copy>();
   /** Bad blocks of which was told. */
   private readonly unreadable = new Set<string>();
-  /** Attempts to bring copies back, with the regions left. */
-  private readonly syncs = new Map<string, { left: number }>();
+  /** Attempts to bring copies back; the meter is there once it is known what they missed. */
+  private readonly syncs = new Map<ComponentId, { meter: ProgressMeter | null }>();
+  private readonly load: GuestLoad;
 
   constructor(options: DiskOptions) {
     this.options = options;
     this.object = options.object;
+    this.load = new GuestLoad(options.clock);
   }
 
   async open(): Promise<void> {
@@ -192,7 +199,11 @@ class Disk implements OpenDisk {
   ): void {
     if (this.closed) return done(stopped(), new Uint8Array(0));
     if (this.held !== null) return void this.held.push(() => this.read(offset, length, done));
-    this.io.read(offset, length, done);
+    this.load.began();
+    this.io.read(offset, length, (error, bytes) => {
+      this.load.ended();
+      done(error, bytes);
+    });
   }
 
   write(
@@ -203,7 +214,7 @@ class Disk implements OpenDisk {
   ): void {
     if (this.closed) return done(stopped());
     if (this.held !== null) return void this.held.push(() => this.write(offset, bytes, fua, done));
-    this.io.write(offset, bytes, fua, () => done(null));
+    this.io.write(offset, bytes, fua, this.guest(done));
   }
 
   zero(
@@ -214,13 +225,22 @@ class Disk implements OpenDisk {
   ): void {
     if (this.closed) return done(stopped());
     if (this.held !== null) return void this.held.push(() => this.zero(offset, length, how, done));
-    this.io.zero(offset, length, how, () => done(null));
+    this.io.zero(offset, length, how, this.guest(done));
   }
 
   flush(done: (error: HoldfastError | null) => void): void {
     if (this.closed) return done(stopped());
     if (this.held !== null) return void this.held.push(() => this.flush(done));
-    this.io.flush(() => done(null));
+    this.io.flush(this.guest(done));
+  }
+
+  /** A request of the guest, until it is done. */
+  private guest(done: (error: HoldfastError | null) => void): () => void {
+    this.load.began();
+    return () => {
+      this.load.ended();
+      done(null);
+    };
   }
 
   verify(component: ComponentId, offset: number): void {
@@ -231,17 +251,15 @@ class Disk implements OpenDisk {
     }
   }
 
-  resyncing(): ReadonlyMap<string, number> {
-    const syncs = [...this.syncs].map(([component, { left }]): [string, number] => [
-      component,
-      left,
-    ]);
+  resync(): DiskResync | null {
     const { next } = this;
+    if (this.syncs.size === 0 && next === null) return null;
+    const meters = [...this.syncs.values(), next].flatMap((one) => one?.meter ?? []);
+    const progress = together(meters.map((meter) => meter.get()));
+    if (progress === null) return null;
     const filled = next?.copies.filter((copy) => copy.state !== 'absent') ?? [];
-    return new Map([
-      ...syncs,
-      ...filled.map(({ component }): [string, number] => [component.id, next?.left ?? 0]),
-    ]);
+    const components = [...this.syncs.keys(), ...filled.map(({ component }) => component.id)];
+    return { ...progress, components };
   }
 
   get isDirty(): boolean {
@@ -353,10 +371,10 @@ class Disk implements OpenDisk {
   }
 
   async restripe(blueprint: Blueprint, make: () => Promise<void>): Promise<void> {
-    const { object, probe } = this.options;
+    const { object, probe, clock } = this.options;
     this.assertUnchanging();
     const to = this.treeOf(blueprint, () => 'syncing', true);
-    const next = new NextTree(this.tree, to, this.sizeBytes, unpaced);
+    const next = new NextTree(this.tree, to, this.sizeBytes, new Pace(clock, this.load));
     this.next = next;
     try {
       await this.settled((current) => withNext(current, this.fence, blueprint));
@@ -375,7 +393,7 @@ class Disk implements OpenDisk {
       'restriping',
       `${this.options.name} is being copied to ${blueprint.mirrors.length} x ${to.mirrors.length} new components, on ${hostsOf(components(blueprint))}`,
     );
-    next.fill(() => {
+    next.fill(new ProgressMeter(clock, this.sizeBytes), () => {
       this.swap(next).catch((error: unknown) => this.giveUp(next, asHoldfastError(error).message));
     });
   }
@@ -827,7 +845,7 @@ class Disk implements OpenDisk {
   private bringBack(mirror: Mirror, copy: Copy): void {
     const { id, host } = copy.component;
     if (this.syncs.has(id) || copy.isReplaced || !this.options.peer.isConnected(host)) return;
-    const attempt = { left: 0 };
+    const attempt: { meter: ProgressMeter | null } = { meter: null };
     this.syncs.set(id, attempt);
     // False from the moment on at which the copy is dropped: what this attempt did is void then.
     const isCurrent = () => !this.closed && this.syncs.get(id) === attempt;
@@ -845,10 +863,11 @@ class Disk implements OpenDisk {
         'resync',
         `The copy of ${this.options.name} on ${host} is being brought up to date (${missed.length} regions)`,
       );
-      const progress = (left: number) => {
-        attempt.left = left;
-      };
-      mirror.resync(missed, copy, isCurrent, progress, () => {
+      const { clock } = this.options;
+      const meter = new ProgressMeter(clock, mirror.bytesOf(missed));
+      attempt.meter = meter;
+      const pace = new Pace(clock, this.load);
+      mirror.resync(missed, copy, { isWanted: isCurrent, pace, meter }, () => {
         if (isCurrent()) copy.flush(() => this.join(mirror, copy, isCurrent));
       });
     });

@@ -7,6 +7,8 @@ import { limits } from '../../model/limits.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { ZeroOptions } from './block-device.ts';
 import { type Copy, isOfBlock } from './copy.ts';
+import type { Pace } from './pace.ts';
+import type { ProgressMeter } from './progress.ts';
 import { createRangeLocks } from './range-locks.ts';
 import { type BadBlock, type Repairing, readBlockwise, type Sources } from './read-blockwise.ts';
 import { zeroRuns } from './zero-runs.ts';
@@ -217,24 +219,35 @@ export class Mirror {
     step(0);
   }
 
+  bytesOf(regions: readonly number[]): number {
+    return regions.reduce((sum, region) => sum + this.rangeOf(region).length, 0);
+  }
+
   /** Brings a copy up to date, region by region, while requests go on. */
   resync(
     regions: readonly number[],
     target: Copy,
-    isWanted: () => boolean,
-    progress: (left: number) => void,
+    how: {
+      readonly isWanted: () => boolean;
+      readonly pace: Pace;
+      readonly meter: ProgressMeter;
+    },
     done: () => void,
   ): void {
+    const { isWanted, pace, meter } = how;
     const step = (index: number) => {
       const region = regions[index];
       if (region === undefined || !isWanted()) return done();
-      progress(regions.length - index);
-      this.lockRegion(region, (release) => {
-        this.copyRegion(region, [target], false, () => {
-          release();
-          step(index + 1);
-        });
-      });
+      pace.next((copied) =>
+        this.lockRegion(region, (release) => {
+          this.copyRegion(region, [target], false, () => {
+            release();
+            copied();
+            meter.add(this.rangeOf(region).length);
+            step(index + 1);
+          });
+        }),
+      );
     };
     step(0);
   }

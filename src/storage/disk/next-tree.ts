@@ -11,6 +11,7 @@ import type { Copy } from './copy.ts';
 import { DuplexIo } from './duplex-io.ts';
 import type { Mirror } from './mirror.ts';
 import type { Pace } from './pace.ts';
+import type { ProgressMeter } from './progress.ts';
 import { StripedIo } from './striped-io.ts';
 
 /** The mirrors and stripes of a disk, as its writer uses them: a `Mirror` for each stripe. */
@@ -34,6 +35,8 @@ export class NextTree {
   isJoining = false;
   private onGivenUp: () => void = () => {};
   private readonly sizeBytes: number;
+  /** From the moment on at which it is being filled. */
+  meter: ProgressMeter | null = null;
   private readonly pace: Pace;
 
   /** Its copies are `syncing`. */
@@ -75,7 +78,8 @@ export class NextTree {
   }
 
   /** Copies everything, while requests go on; not called back once it is given up. */
-  fill(done: () => void): void {
+  fill(meter: ProgressMeter, done: () => void): void {
+    this.meter = meter;
     const regions = this.left;
     const step = (region: number) => {
       if (this.isGivenUp) return;
@@ -83,9 +87,10 @@ export class NextTree {
       if (region === regions) return done();
       const offset = region * limits.regionBytes;
       const length = Math.min(limits.regionBytes, this.sizeBytes - offset);
-      this.pace.next(length, (copied) =>
+      this.pace.next((copied) =>
         this.io.copy(offset, length, () => {
           copied();
+          meter.add(length);
           step(region + 1);
         }),
       );

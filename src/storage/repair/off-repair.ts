@@ -192,7 +192,7 @@ export function createOffRepair(options: {
     for (;;) {
       if (one.isOver || isStopped) return;
       const record = directory.namespace(vm);
-      const left = open.map((disk) => [...disk.resyncing().values(), disk.filling()?.regionsLeft]);
+      const left = open.map((disk) => disk.resync()?.bytesLeft);
       const known = record === null ? [] : disksOf(record);
       // Bits that stay set would have the next opening compare all that they stand for.
       const isDone = !known.some(isWanting) && !open.some((disk) => disk.isDirty);
