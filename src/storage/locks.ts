@@ -227,15 +227,12 @@ export function createLocks(options: {
       const before = await (wanted.use === 'repair' ? status(vm) : statusToTake(vm));
       if (before.remainingMs > 0 && before.holder !== self) throw held(known(vm), before);
       asked = true;
+      const use = wanted.use === undefined ? {} : { use: wanted.use };
       const record = await records.changeNamespace(vm, (current) => {
         if (wanted.onlyIfProtected) assertProtected(current);
         const taken: NamespaceRecord = {
           ...current,
-          lock: {
-            holder: self,
-            epoch: asEpoch(current.lock.epoch + 1),
-            ...(wanted.use === undefined ? {} : { use: wanted.use }),
-          },
+          lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1), ...use },
         };
         const protection = wanted.protection;
         return change(protection === undefined ? taken : withProtection(taken, protection));

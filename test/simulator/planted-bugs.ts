@@ -82,9 +82,9 @@ export const plantedBugs: readonly PlantedBug[] = [
     name: 'directory as authority',
     why: 'a lock is taken in what the directory has of the record, which lags',
     file: 'storage/locks.ts',
-    find: '...current,\n          lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1) },',
+    find: '...current,\n          lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1), ...use },',
     replace:
-      '...known(vm),\n          lock: { holder: self, epoch: asEpoch(known(vm).lock.epoch + 1) },',
+      '...known(vm),\n          lock: { holder: self, epoch: asEpoch(known(vm).lock.epoch + 1), ...use },',
     seed: 110,
   },
   {
