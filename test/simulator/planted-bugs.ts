@@ -150,8 +150,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     name: 'resync joins before it is complete',
     why: 'the record counts a copy that does not hold everything yet',
     file: 'storage/disk/disk.ts',
-    find: 'mirror.resync(missed, copy, isCurrent, progress, () => {',
-    replace: `mirror.resync(missed, copy, isCurrent, progress, () => {});
+    find: 'mirror.resync(missed, copy, { isWanted: isCurrent, pace, meter }, () => {',
+    replace: `mirror.resync(missed, copy, { isWanted: isCurrent, pace, meter }, () => {});
       Promise.resolve().then(() => {`,
     seed: 3,
   },

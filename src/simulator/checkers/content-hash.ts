@@ -1,5 +1,5 @@
-// A number that stands for the content of a record. Records pass through JSON on their way between
-// hosts, which keeps the order of keys, so the text of a record is the same wherever it is.
+// A number that stands for the content of a record. On their way between hosts records are patched, so a key
+// that one host has put in the middle another one has at the end: the order of keys is no content.
 
 import type { ObjectRecord } from '../../model/record.ts';
 
@@ -9,10 +9,21 @@ const hashes = new WeakMap<ObjectRecord, number>();
 export function contentHash(record: ObjectRecord): number {
   let hash = hashes.get(record);
   if (hash === undefined) {
-    hash = hashOf(JSON.stringify(record));
+    hash = hashOf(textOf(record));
     hashes.set(record, hash);
   }
   return hash;
+}
+
+function textOf(value: unknown): string {
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value) ?? '';
+  if (Array.isArray(value)) return `[${value.map(textOf).join()}]`;
+  const of = value as Readonly<Record<string, unknown>>;
+  const keys = Object.keys(of).filter((key) => of[key] !== undefined);
+  return `{${keys
+    .sort()
+    .map((key) => `${key}:${textOf(of[key])}`)
+    .join()}}`;
 }
 
 /** 53 bits, in the manner of MurmurHash (cyrb53, Bryc 2018, public domain). */

@@ -30,9 +30,11 @@ export function without(
   return { ...current, inSync: current.inSync.filter((id) => !gone.has(id)) };
 }
 
-/** The component counts again. */
+/** The component counts again; the very record if it is no part of the tree any more (a swap of which nobody
+ * has heard yet). */
 export function joined(current: DiskRecord, fence: Fence, component: ComponentId): DiskRecord {
   assertFence(current, fence);
+  if (!components(current.blueprint).some(({ id }) => id === component)) return current;
   const others = current.inSync.filter((id) => id !== component);
   return { ...current, inSync: [...others, component] };
 }
