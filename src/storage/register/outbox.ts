@@ -1,7 +1,7 @@
 // What a proposer has to say to one voter in one turn goes in one message: changes of many records,
 // answered together, and the news of what is chosen. A message more costs as much as several changes.
 
-import type { HoldfastError } from '../../model/errors.ts';
+import { asHoldfastError, type HoldfastError } from '../../model/errors.ts';
 import type { HostId, Incarnation, ObjectId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
 import { sameVoter, type Voter } from '../../model/record.ts';
@@ -101,17 +101,20 @@ export class Outbox {
       (error, body) => {
         const others = (body as ChangesAnswer) ?? [];
         let next = 0;
+        let failure: HoldfastError | null = null;
         for (let place = 0; place < proposals.length; place += 1) {
-          const proposal = proposals[place] as Proposal;
           const other = others[next];
-          if (error !== null) proposal.answered(voter, error, null);
-          else if (other === undefined || other[0] !== place) {
-            proposal.answered(voter, null, accepted);
-          } else {
-            next += 1;
-            proposal.answered(voter, null, other[1]);
+          const isOther = other !== undefined && other[0] === place;
+          if (isOther) next += 1;
+          const answer = isOther ? other[1] : accepted;
+          try {
+            proposals[place]?.answered(voter, error, error === null ? answer : null);
+          } catch (thrown) {
+            // What one of them breaks must not keep the others from their answers.
+            failure ??= asHoldfastError(thrown, 'internal');
           }
         }
+        if (failure !== null) throw failure;
       },
     );
   }

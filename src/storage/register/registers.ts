@@ -140,10 +140,16 @@ export function createRegisters(options: {
   peer.on('register.changes', (from, body, payload, reply) => {
     const head = body as unknown as ChangesHead;
     const changes = head.changes ?? decodeChanges(payload, from, head.incarnation);
-    acceptor.acceptChanges(from, head, changes, payload, (error, answer) => {
-      if (error !== null) reply.fail(error);
-      else reply.ok(answer as unknown as JsonValue);
-    });
+    try {
+      acceptor.acceptChanges(from, head, changes, payload, (error, answer) => {
+        if (error !== null) reply.fail(error);
+        else reply.ok(answer as unknown as JsonValue);
+      });
+    } catch (error) {
+      // Some of them may have been accepted: no refusal, after which none would be.
+      log.error(`changes from ${from} failed: ${String(error)}`);
+      reply.fail(new HoldfastError('internal', `changes failed on ${peer.self}: ${String(error)}`));
+    }
   });
   peer.on('register.learn', (_from, body, _payload, reply) =>
     acceptor.learn(body as unknown as LearnRequest, answerTo(reply)),
