@@ -4,6 +4,7 @@
 // protected VM. Each `description` is what an error says was expected.
 
 import { type Static, type TObject, type TProperties, Type } from 'typebox';
+import { deviceClasses } from '../model/device.ts';
 import { limits } from '../model/limits.ts';
 
 /** The replies as a reader may use them. */
@@ -30,6 +31,10 @@ export const Name = Type.String({
   description: `a name of 1 to ${limits.maxNameLength} lower-case letters, digits and inner hyphens`,
 });
 
+export const DeviceClass = Type.Enum([...deviceClasses], {
+  description: deviceClasses.join(' or '),
+});
+
 export const Policy = Type.Union(
   [
     Type.String({ minLength: 1 }),
@@ -37,6 +42,7 @@ export const Policy = Type.Union(
       failuresToTolerate: Type.Integer({ minimum: 0, maximum: limits.maxFailuresToTolerate }),
       stripes: Type.Integer({ minimum: 1, maximum: limits.maxStripes }),
       thick: Type.Optional(Type.Boolean()),
+      deviceClass: Type.Optional(DeviceClass),
     }),
   ],
   {
@@ -131,6 +137,7 @@ const StoragePolicy = closed({
   failuresToTolerate: Type.Integer(),
   stripes: Type.Integer(),
   thick: Type.Optional(Type.Boolean()),
+  deviceClass: Type.Optional(DeviceClass),
 });
 
 const ProtectionStatus = Type.Union([
@@ -186,6 +193,7 @@ const componentView = closed({
   mirror: Type.Integer(),
   stripe: Type.Integer(),
   state: Type.Enum(['active', 'absent', 'stale', 'resyncing', 'degraded']),
+  device: nullable(Type.String()),
 });
 
 export const objectView = {
@@ -221,6 +229,8 @@ export const objectView = {
 export const VmInfoSchema = closed(vmInfo);
 export const VmDetailSchema = closed({ ...vmInfo, objects: Type.Array(closed(objectView)) });
 
+const Fill = Type.Enum(['ok', 'nearFull', 'full']);
+
 export const HostInfoSchema = closed({
   name: Type.String(),
   state: Type.Enum([
@@ -241,7 +251,20 @@ export const HostInfoSchema = closed({
   memoryBytes: Type.Number(),
   diskTotalBytes: Type.Number(),
   diskFreeBytes: Type.Number(),
-  diskFill: Type.Enum(['ok', 'nearFull', 'full']),
+  diskFill: Fill,
+  devices: Type.Array(
+    closed({
+      store: nullable(Type.String()),
+      name: Type.String(),
+      class: DeviceClass,
+      problem: nullable(Type.String()),
+      totalBytes: Type.Number(),
+      freeBytes: Type.Number(),
+      fill: Fill,
+      latencyMs: nullable(Type.Number()),
+      components: Type.Integer(),
+    }),
+  ),
 });
 
 export const ClusterStatusSchema = closed({

@@ -81,9 +81,14 @@ export function addStorageRoutes(app: App, manager: Manager): void {
     '/v1/policies',
     { schema: { body: PolicyRequestSchema } },
     (request, reply): Promise<PolicyReply> => {
-      const { name, failuresToTolerate, stripes = 1, thick = false } = request.body;
+      const { name, failuresToTolerate, stripes = 1, thick = false, deviceClass } = request.body;
       reply.code(201);
-      return policies.create(name, { failuresToTolerate, stripes, ...(thick ? { thick } : {}) });
+      return policies.create(name, {
+        failuresToTolerate,
+        stripes,
+        ...(thick ? { thick } : {}),
+        ...(deviceClass === undefined ? {} : { deviceClass }),
+      });
     },
   );
   app.post(

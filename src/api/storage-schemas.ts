@@ -2,7 +2,7 @@
 
 import { type Static, Type } from 'typebox';
 import { limits } from '../model/limits.ts';
-import { closed, type DeepReadonly, Name, objectView } from './schemas.ts';
+import { closed, type DeepReadonly, DeviceClass, Name, objectView } from './schemas.ts';
 
 // --- requests ------------------------------------------------------------------------------------
 
@@ -21,6 +21,7 @@ export const PolicyRequestSchema = closed({
     }),
   ),
   thick: Type.Optional(Type.Boolean({ description: 'true or false' })),
+  deviceClass: Type.Optional(DeviceClass),
 });
 
 export const PolicyParamsSchema = closed({
@@ -81,6 +82,7 @@ const PolicyInfoSchema = closed({
   failuresToTolerate: Type.Integer(),
   stripes: Type.Integer(),
   thick: Type.Boolean(),
+  deviceClass: Type.Union([DeviceClass, Type.Null()]),
   hostsNeeded: Type.Integer(),
   isBuiltIn: Type.Boolean(),
   isDefault: Type.Boolean(),

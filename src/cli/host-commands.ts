@@ -1,13 +1,16 @@
 // `holdfast host ...`: running this machine's daemon, and hosts joining the cluster.
 
 import { readFile } from 'node:fs/promises';
-import { Command } from '@commander-js/extra-typings';
+import { Command, Option } from '@commander-js/extra-typings';
+import { addDevice } from '../daemon/add-device.ts';
 import { joinCluster } from '../daemon/cluster-init.ts';
+import { deviceClasses } from '../model/device.ts';
+import { HoldfastError } from '../model/errors.ts';
 import { builtInGuestSettings } from './built-in-guest.ts';
 import type { OpenSession } from './command.ts';
 import { UsageError } from './failure.ts';
 import { nextSteps, writeHostContext } from './new-host.ts';
-import { hostTable } from './tables.ts';
+import { hostTable, hostText } from './tables.ts';
 
 export function hostCommands(open: OpenSession): Command {
   const host = new Command('host').description('hosts');
@@ -69,6 +72,50 @@ export function hostCommands(open: OpenSession): Command {
       const session = open(command);
       const hosts = await (await session.client()).hosts();
       session.print(hosts, () => hostTable(session.io, hosts));
+    });
+
+  host
+    .command('add-device')
+    .description("make a mounted, empty file system a device of this machine's host")
+    .argument('<path>', 'where it is mounted')
+    .requiredOption('--config <file>', "the host's configuration, which is to name it")
+    .addOption(
+      new Option('--class <class>', 'what it was bought for: speed or room')
+        .choices(deviceClasses)
+        .makeOptionMandatory(),
+    )
+    .option('--capacity <size>', 'how much of it may be used, such as 400GiB (default: all)')
+    .option('--shared', 'nothing of its own is mounted there, and that is meant')
+    .action(async (path, options, command) => {
+      const session = open(command);
+      const { config: configFile, class: deviceClass, capacity, shared } = options;
+      const added = await addDevice({
+        configFile,
+        path,
+        class: deviceClass,
+        ...(capacity === undefined ? {} : { capacity }),
+        sharesFileSystem: shared === true,
+      });
+      const next = added.wasConfigured
+        ? 'A running daemon takes it within some seconds.'
+        : `It is in ${configFile}; restart the daemon, guests go on meanwhile.`;
+      session.print(added, () => `${added.path} is device ${added.device}.\n${next}\n`);
+    });
+
+  host
+    .command('show')
+    .description(
+      'one host, with its devices: class, room, health, and how long a small write takes',
+    )
+    .argument('<host>', 'its name')
+    .action(async (name, _options, command) => {
+      const session = open(command);
+      const hosts = await (await session.client()).hosts();
+      const found = hosts.find((one) => one.name === name);
+      if (found === undefined) {
+        throw new HoldfastError('unknown-host', `The cluster has no host ${name}`);
+      }
+      session.print(found, () => hostText(session.io, found));
     });
 
   host

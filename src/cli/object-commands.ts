@@ -64,7 +64,7 @@ function objectText(io: Io, object: ObjectReply): string {
     ...(object.kind === 'disk' ? [['Size', roundSize(object.sizeBytes)] as const] : []),
     [
       'Policy',
-      `tolerates ${failures(object)}, ${policy.stripes} ${policy.stripes === 1 ? 'stripe' : 'stripes'}, ${policy.thick === true ? 'thick' : 'thin'}`,
+      `tolerates ${failures(object)}, ${policy.stripes} ${policy.stripes === 1 ? 'stripe' : 'stripes'}, ${policy.thick === true ? 'thick' : 'thin'}${policy.deviceClass === undefined ? '' : `, on ${policy.deviceClass} devices`}`,
     ],
     ['Accessible', accessible.accessible ? 'yes' : io.style('red', `no: ${accessible.text}`)],
     ['In sync', object.inSync.join(' ') || '-'],
@@ -98,7 +98,10 @@ function mirrorBranches(io: Io, components: readonly Part[]): Branch[] {
       branches: parts.map((part) => ({
         text: `stripe ${part.stripe}`,
         branches: [
-          { text: `${part.component} on ${part.host}: ${colored(io, part.state)}`, branches: [] },
+          {
+            text: `${part.component} on ${part.host}${deviceText(part)}: ${colored(io, part.state)}`,
+            branches: [],
+          },
         ],
       })),
     }),
@@ -148,6 +151,11 @@ function copies(object: ObjectReply): string {
 function stateText(io: Io, { accessible, problems }: ObjectReply): string {
   if (!accessible.accessible) return io.style('red', 'inaccessible');
   return problems.length === 0 ? 'ok' : io.style('yellow', 'reduced');
+}
+
+/** Only where its host has several. */
+function deviceText({ device }: Part): string {
+  return device === null ? '' : `, device ${device}`;
 }
 
 function colored(io: Io, state: string): string {

@@ -1,7 +1,8 @@
 // `holdfast policy ...`: the named storage policies of the cluster.
 
-import { Command } from '@commander-js/extra-typings';
+import { Command, Option } from '@commander-js/extra-typings';
 import type { PolicyReply } from '../api/storage-schemas.ts';
+import { deviceClasses } from '../model/device.ts';
 import { limits } from '../model/limits.ts';
 import { vmName, wholeNumber } from './arguments.ts';
 import type { OpenSession } from './command.ts';
@@ -29,9 +30,21 @@ export function policyCommands(open: OpenSession): Command {
       1,
     )
     .option('--thick', 'allocate all space when an object is made')
-    .action(async (name, { failuresToTolerate, stripes, thick }, command) => {
+    .addOption(
+      new Option(
+        '--class <class>',
+        'put it on devices of this class only (default: on large ones, on fast ones where those are full)',
+      ).choices(deviceClasses),
+    )
+    .action(async (name, { failuresToTolerate, stripes, thick, class: deviceClass }, command) => {
       const session = open(command);
-      const body = { name, failuresToTolerate, stripes, thick: thick === true };
+      const body = {
+        name,
+        failuresToTolerate,
+        stripes,
+        thick: thick === true,
+        ...(deviceClass === undefined ? {} : { deviceClass }),
+      };
       const made = await (await session.client()).createPolicy(body);
       session.print(made, () => `Policy ${policyText(made)}.\n`);
     });
@@ -80,12 +93,13 @@ export function policyCommands(open: OpenSession): Command {
 function policyTable(io: Io, policies: readonly PolicyReply[]): string {
   return columns(
     io,
-    ['NAME', 'TOLERATES', 'STRIPES', 'SPACE', 'HOSTS', 'KIND'],
+    ['NAME', 'TOLERATES', 'STRIPES', 'SPACE', 'DEVICES', 'HOSTS', 'KIND'],
     policies.map((policy) => [
       policy.name,
       failures(policy),
       policy.stripes,
       policy.thick ? 'thick' : 'thin',
+      policy.deviceClass ?? 'any',
       policy.hostsNeeded,
       [policy.isBuiltIn ? 'built in' : '', policy.isDefault ? 'default' : '']
         .filter((text) => text !== '')
@@ -95,11 +109,12 @@ function policyTable(io: Io, policies: readonly PolicyReply[]): string {
 }
 
 function policyText(policy: PolicyReply): string {
-  const { name, stripes, thick, hostsNeeded, isBuiltIn, isDefault } = policy;
+  const { name, stripes, thick, deviceClass, hostsNeeded, isBuiltIn, isDefault } = policy;
   return [
     `${name}: tolerates ${failures(policy)} on ${hostsNeeded} ${hostsNeeded === 1 ? 'host' : 'hosts'}`,
     `${stripes} ${stripes === 1 ? 'stripe' : 'stripes'}`,
     thick ? 'thick (all space is allocated at once)' : 'thin (space is taken when it is written)',
+    ...(deviceClass === null ? [] : [`on ${deviceClass} devices`]),
     ...(isBuiltIn ? ['built in'] : []),
     ...(isDefault ? ['the default'] : []),
   ].join(', ');

@@ -61,9 +61,37 @@ export function hostTable(io: Io, hosts: readonly HostReply[]): string {
       roundSize(host.memoryBytes),
       roundSize(host.diskFreeBytes),
       roundSize(host.diskTotalBytes),
-      host.problem ?? fillText(io, host),
+      problemText(io, host),
     ]),
   );
+}
+
+export function hostText(io: Io, host: HostReply): string {
+  const overview = pairs(io, [
+    ['Name', host.name],
+    ...(host.site === null ? [] : [['Site', host.site] as const]),
+    ['State', stateText(io, host)],
+    ['Storage', host.storage === 'reachable' ? host.storage : io.style('red', host.storage)],
+    ['VMs', host.vms],
+    ['CPUs', host.cpus],
+    ['Memory', roundSize(host.memoryBytes)],
+  ]);
+  if (host.devices.length === 0) return `${overview}\nNothing is known of its devices.\n`;
+  const devices = columns(
+    io,
+    ['DEVICE', 'CLASS', 'HEALTH', 'FREE', 'TOTAL', 'COMPONENTS', 'LATENCY', 'PROBLEM'],
+    host.devices.map((device) => [
+      device.name,
+      device.class,
+      device.problem === null ? io.style('green', 'ok') : io.style('red', 'failed'),
+      device.problem === null ? roundSize(device.freeBytes) : '-',
+      device.problem === null ? roundSize(device.totalBytes) : '-',
+      device.components,
+      device.latencyMs === null ? '-' : `${device.latencyMs.toFixed(1)} ms`,
+      device.problem ?? fillText(io, device.fill, 'it'),
+    ]),
+  );
+  return `${overview}\n${devices}`;
 }
 
 export function vmTable(io: Io, vms: readonly VmReply[]): string {
@@ -156,9 +184,16 @@ export function roundSize(bytes: number): string {
   return `${value >= 100 ? Math.round(value) : Math.round(value * 10) / 10} ${units[unit]}`;
 }
 
-function fillText(io: Io, { diskFill }: HostReply): string {
-  if (diskFill === 'full') return io.style('red', 'its disk is full for new objects');
-  return diskFill === 'nearFull' ? io.style('yellow', 'its disk gets full') : '';
+function problemText(io: Io, host: HostReply): string {
+  if (host.problem !== null) return host.problem;
+  const failed = host.devices.find(({ problem }) => problem !== null);
+  if (failed !== undefined) return io.style('red', `device ${failed.name}: ${failed.problem}`);
+  return fillText(io, host.diskFill, 'its disk');
+}
+
+function fillText(io: Io, fill: HostReply['diskFill'], what: string): string {
+  if (fill === 'full') return io.style('red', `${what} is full for new objects`);
+  return fill === 'nearFull' ? io.style('yellow', `${what} gets full`) : '';
 }
 
 function stateText(io: Io, host: HostReply): string {

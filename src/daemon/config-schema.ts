@@ -2,7 +2,8 @@
 // descriptions, the words with which a mistake is explained: each reads after "expected".
 
 import Type, { type Static, type TString } from 'typebox';
-import { timings } from '../model/limits.ts';
+import { deviceClasses } from '../model/device.ts';
+import { limits, timings } from '../model/limits.ts';
 import { durationSyntax, sizeSyntax } from '../model/quantities.ts';
 import { nameSyntax } from '../platform/identity.ts';
 import { logLevels } from '../platform/log.ts';
@@ -62,9 +63,23 @@ export const configSchema = group({
       cpus: Type.Optional(Type.Integer({ minimum: 0, description: 'a number of processors' })),
       memory: Type.Optional(size),
       disk: Type.Optional(size),
+      diskClass: Type.Optional(choice(deviceClasses)),
       nearFullAtPercent: Type.Optional(percent),
       fullAtPercent: Type.Optional(percent),
     }),
+  ),
+  devices: Type.Optional(
+    Type.Array(
+      group({
+        path,
+        class: choice(deviceClasses),
+        capacity: Type.Optional(size),
+      }),
+      {
+        description: 'a list of devices, each with a path and a class',
+        maxItems: limits.maxDevices,
+      },
+    ),
   ),
   hypervisor: Type.Optional(
     group({

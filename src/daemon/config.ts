@@ -5,7 +5,8 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { Errors } from 'typebox/value';
-import { isMap, isScalar, LineCounter, parseDocument, stringify } from 'yaml';
+import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, stringify } from 'yaml';
+import { type DeviceClass, usualClass } from '../model/device.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { type HostId, hostId } from '../model/ids.ts';
 import {
@@ -37,6 +38,12 @@ export interface BootImage {
   readonly append: string;
 }
 
+export interface DeviceConfig {
+  readonly path: string;
+  readonly class: DeviceClass;
+  readonly capacityBytes: number | null;
+}
+
 /** Paths are absolute; null is "not configured". */
 export interface HostConfig {
   readonly file: string;
@@ -62,10 +69,13 @@ export interface HostConfig {
     readonly cpus: number | null;
     readonly memoryBytes: number | null;
     readonly diskBytes: number | null;
+    readonly diskClass: DeviceClass;
     /** Used part of the device from which on it is told of, and takes no new objects. */
     readonly nearFullAtPercent: number;
     readonly fullAtPercent: number;
   };
+  /** Beside the store's own, for components. */
+  readonly devices: readonly DeviceConfig[];
   readonly hypervisor: {
     readonly accelerator: 'auto' | 'kvm' | 'tcg';
     readonly images: Readonly<Record<string, BootImage>>;
@@ -130,6 +140,11 @@ export function parseConfig(text: string, file: string): HostConfig {
     let node: unknown = document.contents;
     let line = 1;
     for (const part of path) {
+      if (isSeq(node)) {
+        node = node.items[Number(part)];
+        if (isNode(node) && node.range) line = lines.linePos(node.range[0]).line;
+        continue;
+      }
       if (!isMap(node)) break;
       const pair = node.items.find(
         ({ key }) => isScalar(key) && String(key.value) === String(part),
@@ -196,12 +211,14 @@ interface SchemaNode {
   readonly description?: string;
   readonly properties?: Readonly<Record<string, SchemaNode>>;
   readonly patternProperties?: Readonly<Record<string, SchemaNode>>;
+  readonly items?: SchemaNode;
 }
 
 function expectedAt(path: Path): string {
   let node: SchemaNode | undefined = configSchema as SchemaNode;
   for (const key of path) {
-    node = node?.properties?.[key] ?? Object.values(node?.patternProperties ?? {})[0];
+    node =
+      node?.properties?.[key] ?? node?.items ?? Object.values(node?.patternProperties ?? {})[0];
   }
   return node?.description ?? 'another value';
 }
@@ -259,6 +276,22 @@ function interpret(settings: ConfigSettings, file: string, complain: Complain): 
       'expected another address than storage.address; the port may differ',
     );
   }
+  const devices = (settings.devices ?? []).map((device, index): DeviceConfig => {
+    const at = ['devices', index];
+    const path = absolute(device.path);
+    const earlier = (settings.devices ?? []).slice(0, index).map((one) => absolute(one.path));
+    if (path === statePaths(dataDir).store || earlier.includes(path)) {
+      complain([...at, 'path'], `${path} is a device of this host already`);
+    }
+    return {
+      path,
+      class: device.class,
+      capacityBytes: size([...at, 'capacity'], device.capacity),
+    };
+  });
+  if (devices.length > 0 && settings.kind === 'witness') {
+    complain(['devices'], 'a witness holds no data, and needs no devices for it');
+  }
   const cpus = settings.capacity?.cpus ?? null;
   if (cpus !== null && cpus > limits.maxCpus) {
     mismatch(['capacity', 'cpus'], `at most ${limits.maxCpus} processors`, cpus);
@@ -293,9 +326,11 @@ function interpret(settings: ConfigSettings, file: string, complain: Complain): 
       cpus,
       memoryBytes: size(['capacity', 'memory'], settings.capacity?.memory),
       diskBytes: size(['capacity', 'disk'], settings.capacity?.disk),
+      diskClass: settings.capacity?.diskClass ?? usualClass,
       nearFullAtPercent,
       fullAtPercent,
     },
+    devices,
     hypervisor: {
       accelerator: settings.hypervisor?.accelerator ?? 'auto',
       images: Object.fromEntries(images),

@@ -5,7 +5,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createHost, type Host } from '../host/create-host.ts';
 import { createClock } from '../platform/clock.ts';
-import { openLocalDisk } from '../platform/disk.ts';
+import { openDeviceFolder, openLocalDisk } from '../platform/disk.ts';
 import { smallFile } from '../platform/durable-file.ts';
 import type { TlsCredentials } from '../platform/identity.ts';
 import { createLog } from '../platform/log.ts';
@@ -14,12 +14,13 @@ import { createRandom } from '../platform/random.ts';
 import { createStreams } from '../platform/streams.ts';
 import { createTlsTransport } from '../platform/tls-transport.ts';
 import type { Clock } from '../ports/clock.ts';
+import type { DevicePort } from '../ports/device.ts';
 import type { GuestDriver } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
 import { noProbe } from '../ports/probe.ts';
 import type { BootImage } from '../qemu/command-line.ts';
 import { createQemuDriver } from '../qemu/driver.ts';
-import { type HostConfig, readConfig, statePaths } from './config.ts';
+import { type DeviceConfig, type HostConfig, readConfig, statePaths } from './config.ts';
 import { createJoinTokens } from './join-tokens.ts';
 import { serveUntilStopped } from './serve.ts';
 
@@ -74,6 +75,7 @@ async function runOnce(configFile: string): Promise<'stopped' | 'again'> {
       storageNetwork,
       haNetwork,
       disk,
+      devices: config.devices.map(deviceOf),
       streams: createStreams(),
       guests,
       probe: noProbe,
@@ -93,6 +95,7 @@ async function runOnce(configFile: string): Promise<'stopped' | 'again'> {
       timings: config.timings,
       socketPath: (vm, diskName) => join(diskSockets(config), `${vm}.${diskName}`),
       capacityBytes: config.capacity.diskBytes,
+      diskClass: config.capacity.diskClass,
       thresholds: {
         nearFullAtPercent: config.capacity.nearFullAtPercent,
         fullAtPercent: config.capacity.fullAtPercent,
@@ -118,6 +121,18 @@ async function tellSite({ name, site }: HostConfig, members: Members): Promise<v
   if (own === undefined || (own.site ?? null) === site) return;
   const { site: _, ...entry } = own;
   await members.merge([site === null ? entry : { ...entry, site }], name);
+}
+
+function deviceOf({ path, class: deviceClass, capacityBytes }: DeviceConfig): DevicePort {
+  return {
+    name: path,
+    class: deviceClass,
+    capacityBytes,
+    async open() {
+      const disk = await openDeviceFolder(path);
+      return { disk, close: () => disk.close() };
+    },
+  };
 }
 
 const diskSockets = (config: HostConfig) => join(config.runDir, 'disks');

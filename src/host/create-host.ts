@@ -9,6 +9,7 @@ import { createEventLog } from '../manager/event-log.ts';
 import { createManager } from '../manager/manager.ts';
 import { createPolicies } from '../manager/policies.ts';
 import { createRunner } from '../manager/runner.ts';
+import type { DeviceClass } from '../model/device.ts';
 import type { HostId, VmId } from '../model/ids.ts';
 import type { Timings } from '../model/limits.ts';
 import { createPeer } from '../peer/peer.ts';
@@ -29,9 +30,11 @@ export interface HostOptions {
   readonly policyFile: SmallFile;
   readonly timings: Timings;
   readonly socketPath: (vm: VmId, disk: string) => string;
-  /** Bytes of the device that components may use; null: all. */
+  /** What the main device is; absent: the usual class. */
+  readonly diskClass?: DeviceClass;
+  /** Bytes of the main device that components may use; null: all. */
   readonly capacityBytes: number | null;
-  /** From how full on the device is told of, and takes no new objects; absent: the usual. */
+  /** From how full on a device is told of, and takes no new objects; absent: the usual. */
   readonly thresholds?: FillThresholds;
 }
 
@@ -93,7 +96,10 @@ export async function createHost(
     random,
     log,
     probe,
+    cluster: options.cluster,
     disk: ports.disk,
+    devices: ports.devices ?? [],
+    ...(options.diskClass === undefined ? {} : { diskClass: options.diskClass }),
     streams: ports.streams,
     timings,
     members: () =>

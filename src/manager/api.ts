@@ -2,6 +2,7 @@
 // part of the cluster that it can reach.
 
 import type { HostState, Waiting } from '../ha/api.ts';
+import type { DeviceClass } from '../model/device.ts';
 import type { ErrorCode } from '../model/errors.ts';
 import type { ClusterEvent } from '../model/events.ts';
 import type { HostId, VmId } from '../model/ids.ts';
@@ -10,7 +11,7 @@ import type { StoragePolicy } from '../model/policy.ts';
 import type { ProtectionStatus } from '../model/protection.ts';
 import type { VmRecovery } from '../model/recovery.ts';
 import type { PowerState, VmSpec } from '../model/vm.ts';
-import type { ObjectView, VmPlacement } from '../storage/api.ts';
+import type { DeviceView, ObjectView, VmPlacement } from '../storage/api.ts';
 import type { DiskService, DiskServiceRequest } from './disk-service.ts';
 
 export interface VmInfo {
@@ -45,8 +46,10 @@ export interface HostInfo {
   readonly memoryBytes: number;
   readonly diskTotalBytes: number;
   readonly diskFreeBytes: number;
-  /** `full`: its device takes no new objects. */
+  /** `full`: none of its devices takes new objects. */
   readonly diskFill: 'ok' | 'nearFull' | 'full';
+  /** The main one first; none as long as nothing was heard of it. */
+  readonly devices: readonly DeviceView[];
 }
 
 export interface ClusterStatus {
@@ -121,6 +124,8 @@ export interface PolicyInfo {
   readonly failuresToTolerate: number;
   readonly stripes: number;
   readonly thick: boolean;
+  /** Null: either. */
+  readonly deviceClass: DeviceClass | null;
   /** Hosts that an object of this policy needs. */
   readonly hostsNeeded: number;
   readonly isBuiltIn: boolean;

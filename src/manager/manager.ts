@@ -161,6 +161,7 @@ export function createManager(options: {
       diskTotalBytes: store?.totalBytes ?? 0,
       diskFreeBytes: store?.freeBytes ?? 0,
       diskFill: store?.fill ?? 'ok',
+      devices: store?.devices ?? [],
     };
   }
 

@@ -4,6 +4,7 @@
 // different policies one wins when they meet again, and no VM changes: what a policy says was copied
 // into the records of the objects when they were made. See docs/decisions/0009.
 
+import { deviceClasses, isDeviceClass } from '../model/device.ts';
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits, type Timings } from '../model/limits.ts';
@@ -174,6 +175,7 @@ export function createPolicies(options: {
       failuresToTolerate: policy.failuresToTolerate,
       stripes: policy.stripes,
       thick: policy.thick === true,
+      deviceClass: policy.deviceClass ?? null,
       hostsNeeded: hostsNeeded(policy),
       isBuiltIn: Object.hasOwn(builtInPolicies, name),
       isDefault: name === defaultName(),
@@ -245,7 +247,7 @@ export function createPolicies(options: {
   };
 }
 
-function assertSound({ failuresToTolerate, stripes }: StoragePolicy): void {
+function assertSound({ failuresToTolerate, stripes, deviceClass }: StoragePolicy): void {
   const within = (key: string, value: number, least: number, most: number) => {
     if (Number.isInteger(value) && value >= least && value <= most) return;
     throw new HoldfastError(
@@ -255,6 +257,11 @@ function assertSound({ failuresToTolerate, stripes }: StoragePolicy): void {
   };
   within('failuresToTolerate', failuresToTolerate, 0, limits.maxFailuresToTolerate);
   within('stripes', stripes, 1, limits.maxStripes);
+  if (deviceClass === undefined || isDeviceClass(deviceClass)) return;
+  throw new HoldfastError(
+    'bad-request',
+    `deviceClass: expected ${deviceClasses.join(' or ')}, found ${JSON.stringify(deviceClass)}`,
+  );
 }
 
 function saysTheSame(a: StoragePolicy, b: StoragePolicy): boolean {

@@ -4,6 +4,7 @@
 // one wins. What is removed leaves an entry without a value, or an old telling would bring it back.
 
 import { crc32 } from '../model/crc32.ts';
+import { isDeviceClass } from '../model/device.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits } from '../model/limits.ts';
@@ -88,7 +89,12 @@ export function entriesOf(book: PolicyBook): JsonValue {
     counter,
     host,
     typeof value === 'object' && value !== null
-      ? [value.failuresToTolerate, value.stripes, value.thick === true]
+      ? [
+          value.failuresToTolerate,
+          value.stripes,
+          value.thick === true,
+          ...(value.deviceClass === undefined ? [] : [value.deviceClass]),
+        ]
       : value,
   ]);
 }
@@ -120,10 +126,19 @@ function readEntry(item: JsonValue): Entry | null {
   if (typeof told === 'string')
     return name === defaultKey ? { name, counter, host, value: told } : null;
   if (!Array.isArray(told) || name === defaultKey) return null;
-  const [failuresToTolerate, stripes, thick] = told as readonly (JsonValue | undefined)[];
+  const [failuresToTolerate, stripes, thick, deviceClass] = told as readonly (
+    | JsonValue
+    | undefined
+  )[];
   if (!isWithin(failuresToTolerate, 0, limits.maxFailuresToTolerate)) return null;
   if (!isWithin(stripes, 1, limits.maxStripes)) return null;
-  const value = { failuresToTolerate, stripes, ...(thick === true ? { thick } : {}) };
+  if (deviceClass !== undefined && !isDeviceClass(deviceClass)) return null;
+  const value = {
+    failuresToTolerate,
+    stripes,
+    ...(thick === true ? { thick } : {}),
+    ...(deviceClass === undefined ? {} : { deviceClass }),
+  };
   return { name, counter, host, value };
 }
 

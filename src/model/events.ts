@@ -36,6 +36,8 @@ export type EventType =
   | 'storage.copyRemoved'
   | 'storage.copyRestored'
   | 'storage.damaged'
+  | 'storage.deviceFailed'
+  | 'storage.deviceBack'
   | 'storage.full'
   | 'storage.hostNearFull'
   | 'storage.hostFull'

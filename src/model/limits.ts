@@ -54,6 +54,8 @@ export const limits = {
   maxMemoryBytes: 16 * 2 ** 40,
   maxCpus: 512,
   maxDisks: 16,
+  /** Of one host, beside its main one. */
+  maxDevices: 64,
   maxStripes: 12,
   maxFailuresToTolerate: 3,
   /** Named ones, those that were removed included. */

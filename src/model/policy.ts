@@ -1,5 +1,7 @@
 // A storage policy says what an object must survive; a blueprint is made from it.
 
+import type { DeviceClass } from './device.ts';
+
 export interface StoragePolicy {
   /** Hosts that may fail without loss of data or accessibility; 2f+1 hosts are needed. */
   readonly failuresToTolerate: number;
@@ -8,6 +10,8 @@ export interface StoragePolicy {
   /** All space of the components is written, and so allocated, when they are made; otherwise it is taken
    * as the guest writes. */
   readonly thick?: boolean;
+  /** On devices of this class only; absent: on large ones, and on fast ones where no large one has room. */
+  readonly deviceClass?: DeviceClass;
 }
 
 export const defaultPolicy: StoragePolicy = { failuresToTolerate: 1, stripes: 1 };
@@ -22,8 +26,10 @@ export const builtInPolicies: Readonly<Record<string, StoragePolicy>> = {
   'mirror-3': { failuresToTolerate: 2, stripes: 1 },
 };
 
-export function policyText({ failuresToTolerate, stripes, thick }: StoragePolicy): string {
-  return `failuresToTolerate ${failuresToTolerate}, stripes ${stripes}, ${thick === true ? 'thick' : 'thin'}`;
+export function policyText(policy: StoragePolicy): string {
+  const { failuresToTolerate, stripes, thick, deviceClass } = policy;
+  const where = deviceClass === undefined ? '' : `, on ${deviceClass} devices`;
+  return `failuresToTolerate ${failuresToTolerate}, stripes ${stripes}, ${thick === true ? 'thick' : 'thin'}${where}`;
 }
 
 /** Distinct hosts that an object of this policy needs: f+1 with data and f witnesses. */

@@ -6,6 +6,8 @@ import { constants, readFileSync, statfsSync } from 'node:fs';
 import { mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
+import { HoldfastError } from '../model/errors.ts';
+import { identityFile } from '../ports/device.ts';
 import { DiskError, type LocalDisk } from '../ports/disk.ts';
 import { openDiskFile, toDiskError } from './disk-file.ts';
 import { syncFolder } from './durable-file.ts';
@@ -38,6 +40,29 @@ export async function openLocalDisk(folder: string): Promise<NodeDisk> {
   } catch (error) {
     lock.release();
     throw toDiskError(error, `opening the store ${folder}`);
+  }
+}
+
+/** Opens a further device: a folder that was made one. Makes nothing where there is none, not even a lock: an
+ * empty mount point stays empty. Rejects with `missing` then, and as above. */
+export async function openDeviceFolder(folder: string): Promise<NodeDisk> {
+  try {
+    await stat(join(folder, identityFile));
+  } catch (error) {
+    throw toDiskError(error, `opening the device ${folder}`);
+  }
+  return openExistingFolder(folder);
+}
+
+/** A folder that is there, for this process alone. */
+export async function openExistingFolder(folder: string): Promise<NodeDisk> {
+  try {
+    const incarnation = await readIncarnation(folder);
+    const lock = await lockStore(join(folder, lockName));
+    return makeDisk(folder, incarnation, () => lock.release());
+  } catch (error) {
+    if (error instanceof HoldfastError) throw error;
+    throw toDiskError(error, `opening the device ${folder}`);
   }
 }
 
@@ -131,7 +156,7 @@ async function namesBelow(root: string, folder: string): Promise<string[]> {
   const names: string[] = [];
   try {
     for (const entry of await readdir(join(root, folder), { withFileTypes: true })) {
-      if (entry.name.startsWith('.')) continue;
+      if (entry.name.startsWith('.') || entry.name === 'lost+found') continue;
       const name = folder === '' ? entry.name : `${folder}/${entry.name}`;
       if (entry.isDirectory()) names.push(...(await namesBelow(root, name)));
       else if (entry.isFile()) names.push(name);

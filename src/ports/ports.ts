@@ -1,6 +1,7 @@
 // Everything that a host needs from outside, in one place.
 
 import type { Clock } from './clock.ts';
+import type { DevicePort } from './device.ts';
 import type { LocalDisk } from './disk.ts';
 import type { GuestDriver } from './guests.ts';
 import type { Log } from './log.ts';
@@ -15,7 +16,10 @@ export interface HostPorts {
   readonly log: Log;
   readonly storageNetwork: Transport;
   readonly haNetwork: Transport;
+  /** The main device: registers and journal are there, and components. */
   readonly disk: LocalDisk;
+  /** Further devices, for components. */
+  readonly devices?: readonly DevicePort[];
   readonly streams: Streams;
   readonly guests: GuestDriver;
   /** Who watches the points of the protocols: in production nobody. */

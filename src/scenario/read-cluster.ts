@@ -1,6 +1,7 @@
 // The cluster of a scenario: its hosts, what connects them, and the product's options.
 
-import { type Timings, timings, timingsProblem } from '../model/limits.ts';
+import { deviceClasses, mainDeviceName } from '../model/device.ts';
+import { limits, type Timings, timings, timingsProblem } from '../model/limits.ts';
 import { defaultCluster, defaultHost, gibibyte, mebibyte, numberedHosts } from './defaults.ts';
 import {
   amount,
@@ -11,6 +12,7 @@ import {
   integer,
   label,
   line,
+  list,
   oneOf,
   optional,
   orNull,
@@ -22,12 +24,25 @@ import {
   unknownKey,
 } from './fields.ts';
 import { createHostNames, type HostNames } from './names.ts';
-import type { ScenarioCluster, ScenarioHost } from './scenario.ts';
+import type { ScenarioCluster, ScenarioDevice, ScenarioHost } from './scenario.ts';
 import type { Place } from './source.ts';
 
 const maxHosts = 64;
 const maxHostMemoryBytes = 64 * 2 ** 40;
 const maxHostDiskBytes = 2 ** 50;
+
+const deviceShape = {
+  name: required(label),
+  class: required(oneOf(...deviceClasses)),
+  diskGiB: optional(amount(gibibyte, 0, maxHostDiskBytes), defaultHost.diskBytes),
+};
+
+const deviceEntry: Field<ScenarioDevice> = (place) => {
+  const read = record(deviceShape)(place);
+  if (read === undefined) return undefined;
+  const { diskGiB: diskBytes, ...device } = read;
+  return { ...device, diskBytes };
+};
 
 const hostShape = {
   name: required(label),
@@ -36,13 +51,26 @@ const hostShape = {
   memoryMiB: optional(amount(mebibyte, mebibyte, maxHostMemoryBytes), defaultHost.memoryBytes),
   diskGiB: optional(amount(gibibyte, 0, maxHostDiskBytes), defaultHost.diskBytes),
   site: orNull(line),
+  diskClass: orNull(oneOf(...deviceClasses)),
+  devices: orNull(list(deviceEntry, 1, limits.maxDevices)),
 };
 
 const hostEntry: Field<ScenarioHost> = (place) => {
   const read = record(hostShape)(place);
   if (read === undefined) return undefined;
-  const { memoryMiB: memoryBytes, diskGiB: diskBytes, ...host } = read;
-  return { ...host, memoryBytes, diskBytes };
+  const { memoryMiB: memoryBytes, diskGiB: diskBytes, diskClass, devices, ...host } = read;
+  const names = (devices ?? []).map(({ name }) => name);
+  const twice = names.find((name, index) => name === mainDeviceName || names.indexOf(name) < index);
+  if (twice !== undefined) {
+    return place.child('devices').report(`there is another device ${twice} already`);
+  }
+  return {
+    ...host,
+    memoryBytes,
+    diskBytes,
+    ...(diskClass === null ? {} : { diskClass }),
+    ...(devices === null ? {} : { devices }),
+  };
 };
 
 /** A number of like hosts, or a list of hosts. */

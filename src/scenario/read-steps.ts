@@ -7,6 +7,7 @@ import {
   type Field,
   form,
   integer,
+  label,
   line,
   oneForm,
   oneOf,
@@ -16,7 +17,7 @@ import {
   required,
 } from './fields.ts';
 import type { HostNames, VmNames } from './names.ts';
-import { policyParts } from './read-vms.ts';
+import { policyParts, withoutNull } from './read-vms.ts';
 import type { Step } from './scenario.ts';
 import type { Place } from './source.ts';
 
@@ -30,7 +31,8 @@ export function readSteps(
   return place === null ? [] : (each(place, stepField(time, hosts, vms)) ?? []);
 }
 
-const policy = record({ ...policyParts, thick: optional(boolean, false) });
+const policyWithThick = record({ ...policyParts, thick: optional(boolean, false) });
+const policy = (place: Place) => withoutNull(policyWithThick(place));
 
 /** `disk0`, `disk1`, ... */
 const diskName: Field<string> = (place) => {
@@ -42,15 +44,8 @@ const diskName: Field<string> = (place) => {
 const network = oneOf('ha', 'storage', 'both');
 const healed = oneOf('ha', 'storage', 'all');
 
-type HostStepKind =
-  | 'crash'
-  | 'boot'
-  | 'stopDaemon'
-  | 'startDaemon'
-  | 'failDisk'
-  | 'repairDisk'
-  | 'fillDisk'
-  | 'freeDisk';
+type HostStepKind = 'crash' | 'boot' | 'stopDaemon' | 'startDaemon';
+type DiskStepKind = 'failDisk' | 'repairDisk' | 'fillDisk' | 'freeDisk';
 
 function stepField(
   time: Field<number>,
@@ -62,6 +57,34 @@ function stepField(
 
   const onHost = (kind: HostStepKind) =>
     form(host, { at }, (host, { at: atMs }): Step => ({ atMs, kind, host }));
+  /** Null: the main one. */
+  const device = orNull(label);
+  /** What befalls a device of a host, once it is known to have it. */
+  function onDevice<Kind extends object>(
+    place: Place,
+    host: string,
+    name: string | null,
+    what: Kind,
+  ): (Kind & { readonly host: string; readonly device?: string }) | undefined {
+    if (name === null) return { ...what, host };
+    const known = hosts?.get(host)?.devices?.map((one) => one.name) ?? [];
+    if (hosts === null || known.includes(name)) return { ...what, host, device: name };
+    const names = known.length === 0 ? 'it has only the main one' : `it has ${known.join(', ')}`;
+    return place.child('device').report(`${host} has no device ${name}; ${names}`);
+  }
+  const onDisk = (kind: DiskStepKind) =>
+    form(host, { at, device }, (host, { at: atMs, device }, place): Step | undefined =>
+      onDevice(place, host, device, { atMs, kind }),
+    );
+  const ofPart = (kind: 'pullDisk' | 'plugDisk') =>
+    form(
+      host,
+      { at, device: required(label) },
+      (host, { at: atMs, device }, place): Step | undefined => {
+        const step = onDevice(place, host, device, { atMs, kind });
+        return step === undefined ? undefined : { ...step, device };
+      },
+    );
   const onGuest = (kind: 'killGuest' | 'hangGuest') =>
     form(vm, { at }, (vm, { at: atMs }): Step => ({ atMs, kind, vm }));
   const ofUser = (kind: 'powerOff' | 'powerOn') =>
@@ -124,21 +147,24 @@ function stepField(
         via,
       }),
     ),
-    failDisk: onHost('failDisk'),
-    repairDisk: onHost('repairDisk'),
-    slowDisk: form(host, { at, by: required(duration()) }, (host, { at: atMs, by: byMs }) => ({
-      atMs,
-      kind: 'slowDisk',
+    failDisk: onDisk('failDisk'),
+    repairDisk: onDisk('repairDisk'),
+    slowDisk: form(
       host,
-      byMs,
-    })),
+      { at, by: required(duration()), device },
+      (host, { at: atMs, by: byMs, device }, place) =>
+        onDevice(place, host, device, { atMs, kind: 'slowDisk' as const, byMs }),
+    ),
     corruptDisk: form(
       host,
-      { at, blocks: optional(integer(1, 1000), 1) },
-      (host, { at: atMs, blocks }) => ({ atMs, kind: 'corruptDisk', host, blocks }),
+      { at, blocks: optional(integer(1, 1000), 1), device },
+      (host, { at: atMs, blocks, device }, place) =>
+        onDevice(place, host, device, { atMs, kind: 'corruptDisk' as const, blocks }),
     ),
-    fillDisk: onHost('fillDisk'),
-    freeDisk: onHost('freeDisk'),
+    fillDisk: onDisk('fillDisk'),
+    freeDisk: onDisk('freeDisk'),
+    pullDisk: ofPart('pullDisk'),
+    plugDisk: ofPart('plugDisk'),
     migrate: form(vm, { at, to: required(fullHost) }, (vm, { at: atMs, to }) => ({
       atMs,
       kind: 'migrate',

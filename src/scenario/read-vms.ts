@@ -1,6 +1,7 @@
 // The VMs of a scenario. An entry with a count stands for that many VMs; they share its values, so
 // that large clusters stay small in memory.
 
+import { type DeviceClass, deviceClasses } from '../model/device.ts';
 import { limits } from '../model/limits.ts';
 import { hostsNeeded, type StoragePolicy } from '../model/policy.ts';
 import { defaultVm, mebibyte } from './defaults.ts';
@@ -38,9 +39,19 @@ export const policyParts = {
     defaultVm.policy.failuresToTolerate,
   ),
   stripes: optional(integer(1, limits.maxStripes), defaultVm.policy.stripes),
+  deviceClass: orNull(oneOf(...deviceClasses)),
 };
 
-const policy: Field<StoragePolicy> = record(policyParts);
+export const policy: Field<StoragePolicy> = (place) => withoutNull(record(policyParts)(place));
+
+/** A policy as it was read: what it leaves out is not there. */
+export function withoutNull<Read extends { readonly deviceClass: DeviceClass | null }>(
+  read: Read | undefined,
+): (Omit<Read, 'deviceClass'> & { readonly deviceClass?: DeviceClass }) | undefined {
+  if (read === undefined) return undefined;
+  const { deviceClass, ...rest } = read;
+  return deviceClass === null ? rest : { ...rest, deviceClass };
+}
 
 const powered: Field<boolean> = (place) => {
   const value = oneOf('on', 'off')(place);

@@ -2,6 +2,7 @@
 // with every default filled in and every unit resolved: milliseconds, bytes, fractions. The same
 // scenario runs on virtual time and on real daemons.
 
+import type { DeviceClass } from '../model/device.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { WaitReason } from '../model/recovery.ts';
 import type { RestartPriority } from '../model/vm.ts';
@@ -26,8 +27,19 @@ export interface ScenarioHost {
   readonly kind: 'full' | 'witness';
   readonly cpus: number;
   readonly memoryBytes: number;
+  /** Of its main device. */
   readonly diskBytes: number;
   readonly site: string | null;
+  /** Of its main device; absent: the usual one. */
+  readonly diskClass?: DeviceClass;
+  /** Beside the main one. */
+  readonly devices?: readonly ScenarioDevice[];
+}
+
+export interface ScenarioDevice {
+  readonly name: string;
+  readonly class: DeviceClass;
+  readonly diskBytes: number;
 }
 
 export type Network = 'storage' | 'ha';
@@ -127,14 +139,22 @@ export type StepKind =
       readonly policy: StoragePolicy;
       readonly via: string | null;
     }
-  | { readonly kind: 'failDisk'; readonly host: string }
-  | { readonly kind: 'repairDisk'; readonly host: string }
-  | { readonly kind: 'slowDisk'; readonly host: string; readonly byMs: number }
-  | { readonly kind: 'corruptDisk'; readonly host: string; readonly blocks: number }
-  | { readonly kind: 'fillDisk'; readonly host: string }
-  | { readonly kind: 'freeDisk'; readonly host: string }
+  | ({ readonly kind: 'failDisk' } & OnDevice)
+  | ({ readonly kind: 'repairDisk' } & OnDevice)
+  | ({ readonly kind: 'slowDisk'; readonly byMs: number } & OnDevice)
+  | ({ readonly kind: 'corruptDisk'; readonly blocks: number } & OnDevice)
+  | ({ readonly kind: 'fillDisk' } & OnDevice)
+  | ({ readonly kind: 'freeDisk' } & OnDevice)
+  | { readonly kind: 'pullDisk'; readonly host: string; readonly device: string }
+  | { readonly kind: 'plugDisk'; readonly host: string; readonly device: string }
   | { readonly kind: 'migrate'; readonly vm: string; readonly to: string }
   | { readonly kind: 'maintenance'; readonly host: string; readonly on: boolean };
+
+/** Without the name of a device it befalls the main one. */
+interface OnDevice {
+  readonly host: string;
+  readonly device?: string;
+}
 
 export type VmStateName = 'running' | 'off' | 'waiting' | 'paused';
 

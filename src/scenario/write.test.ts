@@ -11,6 +11,7 @@ import {
   counterNames,
   productStrategies,
   type Scenario,
+  type ScenarioDevice,
   type ScenarioHost,
   type ScenarioVm,
   type Step,
@@ -46,10 +47,31 @@ const host = fc.record<ScenarioHost>({
   site: fc.option(text),
 });
 
+const device = fc.record<ScenarioDevice>({
+  name: name.filter((one) => one !== 'main'),
+  class: fc.constantFrom('fast', 'large'),
+  diskBytes: fc.oneof(fc.constant(2000 * 2 ** 30), fc.nat(2 ** 40)),
+});
+
+/** Of few only something more than usual is said. */
+const hostOfDevices = fc
+  .tuple(
+    host,
+    fc.option(fc.constantFrom('fast' as const, 'large' as const)),
+    fc.uniqueArray(device, { maxLength: 3, selector: (one) => one.name }),
+  )
+  .map(
+    ([plain, diskClass, devices]): ScenarioHost => ({
+      ...plain,
+      ...(diskClass === null ? {} : { diskClass }),
+      ...(devices.length === 0 ? {} : { devices }),
+    }),
+  );
+
 const hostList = fc.oneof(
   fc.integer({ min: 1, max: 7 }).map(numberedHosts),
   fc
-    .uniqueArray(host, { minLength: 1, maxLength: 7, selector: (one) => one.name })
+    .uniqueArray(hostOfDevices, { minLength: 1, maxLength: 7, selector: (one) => one.name })
     .map(([first, ...others]): ScenarioHost[] => [
       { ...(first as ScenarioHost), kind: 'full' },
       ...others,
@@ -68,7 +90,14 @@ function drawVm(
   const full = fullNames(hosts);
   const bearable = [0, 1, 2, 3].filter((f) => 2 * f + 1 <= hosts.length && f < full.length);
   const failuresToTolerate = draw(fc.constantFrom(...bearable));
-  const policy = { failuresToTolerate, stripes: draw(fc.integer({ min: 1, max: 12 })) };
+  const deviceClass = draw(
+    fc.constantFrom(undefined, undefined, 'fast' as const, 'large' as const),
+  );
+  const policy = {
+    failuresToTolerate,
+    stripes: draw(fc.integer({ min: 1, max: 12 })),
+    ...(deviceClass === undefined ? {} : { deviceClass }),
+  };
   const pin = (): string[] => {
     const data = draw(fc.shuffledSubarray(full, { minLength: failuresToTolerate + 1 }));
     const copies = data.slice(0, failuresToTolerate + 1);
@@ -139,18 +168,22 @@ function drawStep(draw: Draw, hosts: readonly ScenarioHost[], vms: readonly Scen
   const to = draw(fc.constantFrom(...fullNames(hosts)));
   const via = draw(fc.option(fc.constantFrom(...names)));
   const network = draw(fc.constantFrom('ha', 'storage', 'both'));
-  const ofHosts: StepKind[] = (
-    [
-      'crash',
-      'boot',
-      'stopDaemon',
-      'startDaemon',
-      'failDisk',
-      'repairDisk',
-      'fillDisk',
-      'freeDisk',
-    ] as const
-  ).map((kind) => ({ kind, host }));
+  const ofHosts: StepKind[] = (['crash', 'boot', 'stopDaemon', 'startDaemon'] as const).map(
+    (kind) => ({ kind, host }),
+  );
+  const devices = hosts.find((one) => one.name === host)?.devices ?? [];
+  const device = draw(fc.constantFrom('', ...devices.map((one) => one.name)));
+  const on = { host, ...(device === '' ? {} : { device }) };
+  const ofDevices: StepKind[] = [
+    { kind: 'failDisk', ...on },
+    { kind: 'repairDisk', ...on },
+    { kind: 'fillDisk', ...on },
+    { kind: 'freeDisk', ...on },
+    { kind: 'slowDisk', ...on, byMs: draw(time) },
+    { kind: 'corruptDisk', ...on, blocks: draw(fc.integer({ min: 1, max: 9 })) },
+    ...(device === '' ? [] : [{ kind: 'pullDisk' as const, host, device }]),
+    ...(device === '' ? [] : [{ kind: 'plugDisk' as const, host, device }]),
+  ];
   const vm = vms.length === 0 ? null : draw(fc.constantFrom(...vms)).name;
   const ofVms: StepKind[] =
     vm === null
@@ -172,13 +205,12 @@ function drawStep(draw: Draw, hosts: readonly ScenarioHost[], vms: readonly Scen
         ];
   const kinds: StepKind[] = [
     ...ofHosts,
+    ...ofDevices,
     ...ofVms,
     ...ofPairs,
     { kind: 'isolate', host, network },
     { kind: 'heal', network },
     { kind: 'freeze', host, forMs: draw(time) + 1 },
-    { kind: 'slowDisk', host, byMs: draw(time) },
-    { kind: 'corruptDisk', host, blocks: draw(fc.integer({ min: 1, max: 9 })) },
     { kind: 'maintenance', host, on: draw(fc.boolean()) },
   ];
   return { atMs: draw(time), ...draw(fc.constantFrom(...kinds)) };

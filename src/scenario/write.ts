@@ -19,6 +19,7 @@ import {
   productStrategies,
   type Scenario,
   type ScenarioCluster,
+  type ScenarioDevice,
   type ScenarioHost,
   type ScenarioVm,
   type Step,
@@ -84,7 +85,14 @@ function writeHost(host: ScenarioHost): Plain {
     memoryMiB: memoryBytes === defaultHost.memoryBytes ? undefined : memoryBytes / mebibyte,
     diskGiB: diskBytes === defaultHost.diskBytes ? undefined : diskBytes / gibibyte,
     site: site ?? undefined,
+    diskClass: host.diskClass,
+    devices: host.devices?.map(writeDevice),
   });
+}
+
+function writeDevice({ name, class: deviceClass, diskBytes }: ScenarioDevice): Plain {
+  const diskGiB = diskBytes === defaultHost.diskBytes ? undefined : diskBytes / gibibyte;
+  return without({ name, class: deviceClass, diskGiB });
 }
 
 /** The point is moved in the digits, as the reader moves it back: nothing is rounded. */
@@ -156,9 +164,21 @@ function writeStep(step: Step): Plain {
     case 'freeze':
       return { at, freeze: step.host, for: timeText(step.forMs) };
     case 'slowDisk':
-      return { at, slowDisk: step.host, by: timeText(step.byMs) };
+      return without({ at, slowDisk: step.host, device: step.device, by: timeText(step.byMs) });
     case 'corruptDisk':
-      return without({ at, corruptDisk: step.host, blocks: changed(step.blocks, 1) });
+      return without({
+        at,
+        corruptDisk: step.host,
+        device: step.device,
+        blocks: changed(step.blocks, 1),
+      });
+    case 'failDisk':
+    case 'repairDisk':
+    case 'fillDisk':
+    case 'freeDisk':
+    case 'pullDisk':
+    case 'plugDisk':
+      return without({ at, [step.kind]: step.host, device: step.device });
     case 'killGuest':
     case 'hangGuest':
       return { at, [step.kind]: step.vm };

@@ -2,8 +2,9 @@
 // accessibility, views) informs and may lag; what changes a record goes through the object's
 // register and is exact. All times are milliseconds of the host's clock.
 
+import type { DeviceClass } from '../model/device.ts';
 import type { HoldfastError } from '../model/errors.ts';
-import type { ComponentId, Epoch, HostId, ObjectId, VmId } from '../model/ids.ts';
+import type { ComponentId, Epoch, HostId, ObjectId, StoreId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { Lifecycle, Lock } from '../model/record.ts';
@@ -137,7 +138,7 @@ export interface OpenDisksOptions {
 
 /**
  * `active`: in sync and within reach. `absent`: its host does not answer; it may come back as it was.
- * `degraded`: its host answers and its store has failed, or is another one by now. `stale`: it has
+ * `degraded`: its host answers and its device has failed, or is another one by now. `stale`: it has
  * missed writes. `resyncing`: it gets what it missed.
  */
 export type ComponentState = 'active' | 'absent' | 'stale' | 'resyncing' | 'degraded';
@@ -155,6 +156,8 @@ export interface ComponentView {
   readonly mirror: number;
   readonly stripe: number;
   readonly state: ComponentState;
+  /** On which of its host's devices; null where the host has but one. */
+  readonly device: string | null;
 }
 
 export interface ObjectView {
@@ -177,11 +180,28 @@ export interface ObjectView {
   readonly problems: readonly string[];
 }
 
+export interface DeviceView {
+  /** Null: it can not be told. */
+  readonly store: StoreId | null;
+  readonly name: string;
+  readonly class: DeviceClass;
+  /** Why it is not used; null: it is. */
+  readonly problem: string | null;
+  readonly totalBytes: number;
+  readonly freeBytes: number;
+  readonly fill: 'ok' | 'nearFull' | 'full';
+  /** Of a small write and of making it durable, together, as of late; null: there was none. */
+  readonly latencyMs: number | null;
+  /** By the directory. */
+  readonly components: number;
+}
+
 export interface StorageHostView {
   readonly host: HostId;
   readonly reachable: boolean;
+  /** The main device: who votes. */
   readonly store: 'ok' | 'failed' | 'unknown';
-  /** Why the store failed. */
+  /** Why it failed. */
   readonly problem?: string;
   readonly site: string | null;
   /** `nearFull`: told before it hurts; `full`: it takes no new objects. */
@@ -190,6 +210,8 @@ export interface StorageHostView {
   readonly freeBytes: number;
   /** Of components, by the directory. */
   readonly components: number;
+  /** The main one first; space and components above are those of all. */
+  readonly devices: readonly DeviceView[];
 }
 
 /**

@@ -2,7 +2,6 @@
 
 import { expect, it } from 'vitest';
 import { LeaseWorld } from '../../test/support/lease-world.ts';
-import { hostId } from '../model/ids.ts';
 import type { VmSpec } from '../model/vm.ts';
 import { fillOf, usualThresholds, watchFill } from './fill.ts';
 import type { Store } from './store.ts';
@@ -12,7 +11,7 @@ const MiB = 2 ** 20;
 it('tells of each threshold once, and of room only when it is clearly back', () => {
   const told: string[] = [];
   const look = watchFill({
-    self: hostId('h1'),
+    device: 'device of h1',
     thresholds: usualThresholds,
     emit: (type, text) => void told.push(`${type} ${text}`),
   });

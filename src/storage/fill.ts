@@ -3,7 +3,6 @@
 // objects that are there still write goes on to fit, up to the last byte.
 
 import type { EventType } from '../model/events.ts';
-import type { HostId } from '../model/ids.ts';
 import { limits } from '../model/limits.ts';
 
 export interface FillThresholds {
@@ -40,11 +39,12 @@ export function fillOf(space: Space, thresholds: FillThresholds = usualThreshold
 
 /** To be shown the space now and then; tells what has changed. */
 export function watchFill(options: {
-  readonly self: HostId;
+  /** Whose space it is: `device of h1`. */
+  readonly device: string;
   readonly thresholds: FillThresholds;
   readonly emit: (type: EventType, text: string) => void;
 }): (space: Space) => void {
-  const { self, thresholds, emit } = options;
+  const { device: name, thresholds, emit } = options;
   const order: readonly Fill[] = ['ok', 'nearFull', 'full'];
   let told: Fill = 'ok';
 
@@ -59,9 +59,9 @@ export function watchFill(options: {
     const used = space.totalBytes - Math.max(0, space.freeBytes);
     const device = `${used} of ${space.totalBytes} bytes are used (${Math.floor(usedPercent(space))}%)`;
     if (now === 'full') {
-      emit('storage.hostFull', `The device of ${self} is full for new objects: ${device}`);
+      emit('storage.hostFull', `The ${name} is full for new objects: ${device}`);
     } else if (now === 'nearFull') {
-      emit('storage.hostNearFull', `The device of ${self} gets full: ${device}`);
-    } else emit('storage.hostRoomAgain', `The device of ${self} has room again: ${device}`);
+      emit('storage.hostNearFull', `The ${name} gets full: ${device}`);
+    } else emit('storage.hostRoomAgain', `The ${name} has room again: ${device}`);
   };
 }

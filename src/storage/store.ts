@@ -1,6 +1,7 @@
 // The object store of one host, put together: registers and components on its own disk, the
 // directory, leases and locks, and the disks that this host's guests use.
 
+import { type DeviceClass, usualClass } from '../model/device.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
 import {
@@ -14,21 +15,24 @@ import type { Timings } from '../model/limits.ts';
 import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
+import type { DevicePort } from '../ports/device.ts';
 import type { LocalDisk } from '../ports/disk.ts';
 import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Streams } from '../ports/streams.ts';
 import type { Storage } from './api.ts';
+import { measured } from './devices/measured-disk.ts';
+import { openDevices } from './devices/pool.ts';
 import { type AccessibleVms, createAccessibleVms } from './directory/accessible-vms.ts';
 import { createDirectory, type DirectoryEntry } from './directory/directory.ts';
 import { createDirectorySync } from './directory/sync.ts';
 import { createComponentStore } from './disk/component-store.ts';
-import { type FillThresholds, usualThresholds, watchFill } from './fill.ts';
+import { type FillThresholds, usualThresholds } from './fill.ts';
 import { type Journal, openJournal } from './journal/journal.ts';
 import { createHeartbeats, type Heartbeats } from './lease/heartbeat.ts';
 import { createLeaseHolder, votingKey } from './lease/holder.ts';
-import type { ConfirmAnswer, ConfirmRequest, StoreReport } from './lease/messages.ts';
+import type { ConfirmAnswer, ConfirmRequest } from './lease/messages.ts';
 import { createLeaseVoter } from './lease/voter.ts';
 import { createLocks } from './locks.ts';
 import { createMetadata } from './metadata.ts';
@@ -54,14 +58,20 @@ export interface StoreOptions {
   readonly random: Random;
   readonly log: Log;
   readonly probe: Probe;
+  /** The cluster's name, which further devices are told apart by. */
+  readonly cluster: string;
+  /** The main device: registers and journal, and components. */
   readonly disk: LocalDisk;
+  readonly diskClass?: DeviceClass;
+  /** Further devices, for components. */
+  readonly devices?: readonly DevicePort[];
   readonly streams: Streams;
   readonly timings: Timings;
   /** Hosts of the cluster, this one included, and whether they hold data. */
   readonly members: () => readonly StoreMember[];
   /** Where a disk of a VM is served. */
   readonly socketPath: (vm: VmId, disk: string) => string;
-  /** Bytes that components may use of the device at most; null: all. */
+  /** Bytes that components may use of the main device at most; null: all. */
   readonly capacityBytes: number | null;
   /** From how full on it is told, and no new objects are taken; absent: the usual. */
   readonly thresholds?: FillThresholds;
@@ -86,7 +96,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const { peer, clock, random, probe, timings, emit } = options;
   const self = peer.self;
   const log = options.log.child('storage');
-  const journal = await openStore(options, log);
+  const disk = measured(options.disk, clock);
+  const journal = await openStore(options, disk, log);
   const failed = journal instanceof HoldfastError ? journal : null;
   if (failed !== null)
     emit('storage.damaged', `The store of ${self} is not used: ${failed.message}`);
@@ -108,27 +119,23 @@ export async function createStore(options: StoreOptions): Promise<Store> {
   const failure = () => (journal instanceof HoldfastError ? journal : journal.failure);
   const problem = () => failure()?.message ?? null;
 
-  const lookAtFill = watchFill({
+  const devices = await openDevices({
     self,
+    cluster: options.cluster,
+    clock,
+    log,
+    main: {
+      disk,
+      class: options.diskClass ?? usualClass,
+      capacityBytes: options.capacityBytes,
+      id: () => (journal instanceof HoldfastError ? null : journal.superblock.state.store),
+      problem,
+    },
+    ports: options.devices ?? [],
     thresholds: options.thresholds ?? usualThresholds,
+    placedBytes: (store) => usage.of(store).placedBytes,
     emit,
   });
-
-  function report(): StoreReport {
-    const space = options.disk.space();
-    const id = journal instanceof HoldfastError ? null : journal.superblock.state.store;
-    const limit = options.capacityBytes;
-    return {
-      id,
-      problem: problem(),
-      totalBytes: limit === null ? space.totalBytes : Math.min(limit, space.totalBytes),
-      freeBytes:
-        limit === null
-          ? space.freeBytes
-          : Math.max(0, Math.min(space.freeBytes, limit - usage.of(id).placedBytes)),
-      ...(options.thresholds === undefined ? {} : { thresholds: options.thresholds }),
-    };
-  }
 
   function allowLease(leaseMs: number): void {
     if (leaseMs <= longestLeaseMs) return;
@@ -166,11 +173,10 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     members: () => options.members().map((member) => member.host),
     holder,
     voter: () => voter,
-    store() {
-      const now = report();
-      lookAtFill(now);
-      return now;
-    },
+    store: () => ({
+      ...devices.report(),
+      ...(options.thresholds === undefined ? {} : { thresholds: options.thresholds }),
+    }),
     digest: () => directory.digest(),
     allowLease,
     onDigest: (host, digest) => sync.onDigest(host, digest),
@@ -257,10 +263,9 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       const namespace = vm === undefined ? null : directory.namespace(vm);
       emit('storage.badBlock', text, namespace ?? undefined);
     },
-    disk: options.disk,
+    pool: devices,
     log,
     incarnation,
-    problem,
     isDeleted: (object) => directory.isDeleted(object),
     diskOf: (object) => directory.disk(object),
   });
@@ -454,6 +459,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       heartbeats.stop();
       watches.stop();
       await componentStore.close();
+      devices.stop();
       registers.stop();
       if (!(journal instanceof HoldfastError)) await journal.close();
     },
@@ -461,10 +467,14 @@ export async function createStore(options: StoreOptions): Promise<Store> {
 }
 
 /** The journal of this host's store, or why the store must not be used. */
-async function openStore(options: StoreOptions, log: Log): Promise<Journal | HoldfastError> {
+async function openStore(
+  options: StoreOptions,
+  disk: LocalDisk,
+  log: Log,
+): Promise<Journal | HoldfastError> {
   try {
     return await openJournal({
-      disk: options.disk,
+      disk,
       folder: 'registers',
       host: options.peer.self,
       random: options.random,

@@ -1,6 +1,7 @@
 // What others see of VMs, objects and hosts: put together from the directory, the heartbeats and the
 // disks that are open here, at the moment of the question.
 
+import { mainDeviceName } from '../model/device.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { HostId, ObjectId, StoreId, VmId } from '../model/ids.ts';
 import {
@@ -18,12 +19,21 @@ import type {
   AccessScope,
   ComponentState,
   ComponentView,
+  DeviceView,
   ObjectView,
   StorageHostView,
   VmView,
   VoteView,
 } from './api.ts';
 import { complianceProblems } from './compliance.ts';
+import {
+  classOf,
+  type DeviceReport,
+  devicesOf,
+  deviceWith,
+  nameOf,
+  type StoreReport,
+} from './devices/report.ts';
 import {
   dataHosts,
   accessible as isAccessible,
@@ -33,9 +43,9 @@ import {
 } from './directory/accessibility.ts';
 import type { AccessibleVms } from './directory/accessible-vms.ts';
 import type { Directory } from './directory/directory.ts';
-import { fillOf, usualThresholds } from './fill.ts';
+import { type Fill, fillOf, usualThresholds } from './fill.ts';
 import type { Heartbeats } from './lease/heartbeat.ts';
-import type { PlacementHost } from './placement/placement.ts';
+import type { PlacementDevice, PlacementHost } from './placement/placement.ts';
 import type { StoreUsage } from './placement/usage.ts';
 import { detachedDisks } from './required.ts';
 import type { ObjectResync } from './resync-news.ts';
@@ -67,15 +77,14 @@ export interface Views {
   known(vm: VmId): NamespaceRecord;
 }
 
-/** The host answers, and has this store, and it works. */
+/** The host answers, and has a device that is this store, and it works. */
 export function storesWithinReach(heartbeats: Heartbeats): StoreReachable {
   return (host, store) => {
     const heard = heartbeats.heard(host);
     return (
       heard !== null &&
       heartbeats.isReachable(host) &&
-      heard.store.problem === null &&
-      heard.store.id === store
+      deviceWith(heard.store, store)?.problem === null
     );
   };
 }
@@ -150,6 +159,67 @@ export function createViews(options: {
     return isResynced ? 'resyncing' : 'stale';
   }
 
+  /** Null where there is no choice. */
+  function deviceName({ host, store }: Component): string | null {
+    const report = heartbeats.heard(host)?.store;
+    if (report?.devices === undefined) return null;
+    const device = deviceWith(report, store);
+    return device === null ? `${store}, which ${host} does not have now` : nameOf(device);
+  }
+
+  function deviceView(device: DeviceReport, report: StoreReport): DeviceView {
+    return {
+      store: device.id,
+      name: nameOf(device),
+      class: classOf(device),
+      problem: device.problem,
+      totalBytes: device.totalBytes,
+      freeBytes: device.freeBytes,
+      fill: fillOf(device, report.thresholds),
+      latencyMs: device.latencyMs ?? null,
+      components: device.id === null ? 0 : options.usage(device.id).components,
+    };
+  }
+
+  function storageHostView({ host, site = null }: StoreMember): StorageHostView {
+    const report = heartbeats.heard(host)?.store;
+    const devices =
+      report === undefined ? [] : devicesOf(report).map((one) => deviceView(one, report));
+    const problem = report?.problem ?? null;
+    const sum = (of: (device: DeviceView) => number) =>
+      devices.reduce((total, device) => total + of(device), 0);
+    return {
+      host,
+      reachable: heartbeats.isReachable(host),
+      store: report === undefined ? 'unknown' : problem === null ? 'ok' : 'failed',
+      ...(problem === null ? {} : { problem }),
+      site,
+      fill: fillOfAll(devices),
+      totalBytes: sum(({ totalBytes }) => totalBytes),
+      freeBytes: sum(({ freeBytes }) => freeBytes),
+      components: sum(({ components }) => components),
+      devices,
+    };
+  }
+
+  function placementHost({ host, kind, site = null }: StoreMember): PlacementHost | null {
+    const store = heartbeats.heard(host)?.store;
+    if (store === undefined || store.id === null || store.problem !== null) return null;
+    if (!heartbeats.isReachable(host)) return null;
+    const { fullAtPercent } = store.thresholds ?? usualThresholds;
+    const devices = devicesOf(store).flatMap((device): PlacementDevice[] => {
+      const { id, problem, freeBytes, totalBytes } = device;
+      if (id === null || problem !== null) return [];
+      const space = { freeBytes, totalBytes, fullAtPercent };
+      return [
+        { store: id, name: nameOf(device), class: classOf(device), ...space, ...options.usage(id) },
+      ];
+    });
+    const { freeBytes, totalBytes } = store;
+    const space = { freeBytes, totalBytes, fullAtPercent };
+    return { host, kind, site, store: store.id, ...space, ...options.usage(store.id), devices };
+  }
+
   function componentViews(
     tree: Blueprint,
     state: (component: Component) => ComponentState,
@@ -161,6 +231,7 @@ export function createViews(options: {
         mirror,
         stripe,
         state: state(component),
+        device: deviceName(component),
       })),
     );
   }
@@ -244,32 +315,8 @@ export function createViews(options: {
       const record = directory.get(object)?.record;
       return record === undefined || record.kind === 'tombstone' ? null : objectView(record);
     },
-    hosts: () =>
-      options.members().map(({ host, site = null }) => {
-        const heard = heartbeats.heard(host);
-        const problem = heard?.store.problem ?? null;
-        return {
-          host,
-          reachable: heartbeats.isReachable(host),
-          store: heard === null ? 'unknown' : problem === null ? 'ok' : 'failed',
-          ...(problem === null ? {} : { problem }),
-          site,
-          fill: heard === null ? 'ok' : fillOf(heard.store, heard.store.thresholds),
-          totalBytes: heard?.store.totalBytes ?? 0,
-          freeBytes: heard?.store.freeBytes ?? 0,
-          components: heard?.store.id == null ? 0 : options.usage(heard.store.id).components,
-        };
-      }),
-    placementHosts: () =>
-      options.members().flatMap(({ host, kind, site = null }) => {
-        const store = heartbeats.heard(host)?.store;
-        if (store === undefined || store.id === null || store.problem !== null) return [];
-        if (!heartbeats.isReachable(host)) return [];
-        const { id, freeBytes, totalBytes, thresholds = usualThresholds } = store;
-        const { fullAtPercent } = thresholds;
-        const space = { freeBytes, totalBytes, fullAtPercent };
-        return [{ host, kind, site, store: id, ...space, ...options.usage(id) }];
-      }),
+    hosts: () => options.members().map(storageHostView),
+    placementHosts: () => options.members().flatMap((member) => placementHost(member) ?? []),
     known(vm) {
       const record = directory.namespace(vm);
       if (record === null)
@@ -277,4 +324,11 @@ export function createViews(options: {
       return record;
     },
   };
+}
+
+/** Of a host: it is full when none of its devices has room, and told of before. */
+function fillOfAll(devices: readonly DeviceView[]): Fill {
+  const used = devices.filter(({ problem, name }) => problem === null || name === mainDeviceName);
+  if (used.length > 0 && used.every(({ fill }) => fill === 'full')) return 'full';
+  return used.every(({ fill }) => fill === 'ok') ? 'ok' : 'nearFull';
 }

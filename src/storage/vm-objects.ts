@@ -3,7 +3,15 @@
 // and goes last. Whoever finds a VM that is not `ready` with a free lock removes what is there.
 
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
-import { epoch, type HostId, objectId, revision, type VmId, vmId } from '../model/ids.ts';
+import {
+  epoch,
+  type HostId,
+  objectId,
+  revision,
+  type StoreId,
+  type VmId,
+  vmId,
+} from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import type { StoragePolicy } from '../model/policy.ts';
@@ -83,14 +91,10 @@ export function createVmObjects(options: {
       placement,
       spec.disks.map((disk) => disk.name),
     );
-    const used = new Map<HostId, number>();
+    const used = new Map<StoreId, number>();
     let together: readonly HostId[] = [];
     const place = (name: string, policy: StoragePolicy, sizeBytes: number): Placed => {
-      const free = hosts.map((host) => ({
-        ...host,
-        freeBytes: host.freeBytes - (used.get(host.host) ?? 0),
-        placedBytes: (host.placedBytes ?? 0) + (used.get(host.host) ?? 0),
-      }));
+      const free = hosts.map((host) => withUsed(host, used));
       const pin = pinOf(name);
       if (pin === null) return placeObject(policy, sizeBytes, free, together);
       return placePinned(name, pin, policy, sizeBytes, free, options.members());
@@ -98,10 +102,11 @@ export function createVmObjects(options: {
     const disks = spec.disks.map((disk): DiskRecord => {
       const placed = place(disk.name, disk.policy, disk.sizeBytes);
       if (together.length === 0) together = placed.voters.map((voter) => voter.host);
-      for (const { host } of placed.dataHosts)
-        used.set(host, (used.get(host) ?? 0) + disk.sizeBytes);
       const id = objectId(random.id());
       const tree = blueprint(id, disk.policy, disk.sizeBytes, placed.dataHosts);
+      for (const { store, sizeBytes } of components(tree)) {
+        used.set(store, (used.get(store) ?? 0) + sizeBytes);
+      }
       return {
         kind: 'disk',
         id,
@@ -163,6 +168,7 @@ export function createVmObjects(options: {
           component: component.id,
           object: disk.id,
           sizeBytes: component.sizeBytes,
+          store: component.store,
           ...(disk.policy.thick === true ? { thick: true } : {}),
         };
         const allocatedMs = request.thick ? component.sizeBytes / leastAllocatedBytesPerMs : 0;
@@ -282,6 +288,19 @@ export function createVmObjects(options: {
     start: janitor,
     stop: () => timer?.cancel(),
   };
+}
+
+/** The host when so many bytes are promised on its devices. */
+function withUsed(host: PlacementHost, used: ReadonlyMap<StoreId, number>): PlacementHost {
+  const less = <Space extends Pick<PlacementHost, 'store' | 'freeBytes' | 'placedBytes'>>(
+    space: Space,
+  ): Space => {
+    const bytes = used.get(space.store) ?? 0;
+    const { freeBytes, placedBytes = 0 } = space;
+    return { ...space, freeBytes: freeBytes - bytes, placedBytes: placedBytes + bytes };
+  };
+  const { devices } = host;
+  return { ...less(host), ...(devices === undefined ? {} : { devices: devices.map(less) }) };
 }
 
 /** What `<disk>.json` in the namespace object says: enough to find and to remove the disk object. */

@@ -264,7 +264,7 @@ describe('exit status 1', () => {
         '│     └─ c on host-1: active',
         '├─ mirror 1',
         '│  └─ stripe 0',
-        '│     └─ d on host-2: degraded',
+        '│     └─ d on host-2, device /mnt/nvme1: degraded',
         '└─ voters, 2 of 3 needed',
         '   ├─ host-1 (data): reachable',
         '   ├─ host-2 (data): degraded',
@@ -286,8 +286,8 @@ describe('exit status 1', () => {
     );
     expect((await cli('policy', 'default', 'gold')).status).toBe(0);
     const { out } = await cli('policy', 'list');
-    expect(out).toMatch(/^mirror +1 failure +1 +thin +3 +built in$/m);
-    expect(out).toMatch(/^gold +2 failures +1 +thick +5 +default$/m);
+    expect(out).toMatch(/^mirror +1 failure +1 +thin +any +3 +built in$/m);
+    expect(out).toMatch(/^gold +2 failures +1 +thick +any +5 +default$/m);
     expect((await cli('policy', 'show', 'default')).out).toMatch(/^Policy gold: /);
     expect((await cli('policy', 'remove', 'gold')).err).toMatch(/"gold" is the default/);
     expect((await cli('policy', 'remove', 'mirror')).err).toMatch(/"mirror" is built in/);
@@ -296,6 +296,10 @@ describe('exit status 1', () => {
     expect((await cli('policy', 'show', 'gold')).err).toMatch(/no storage policy "gold"/);
     const wrong = await cli('policy', 'create', 'x', '--failures-to-tolerate', '4');
     expect(wrong.status).toBe(2);
+    const quick = ['policy', 'create', 'quick', '--failures-to-tolerate', '1', '--class'];
+    expect((await cli(...quick, 'fast')).out).toMatch(/^Policy quick: .*, on fast devices\.$/m);
+    expect((await cli('policy', 'list')).out).toMatch(/^quick +1 failure +1 +thin +fast +3$/m);
+    expect((await cli(...quick, 'cheap')).status).toBe(2);
   });
 
   it('for an unknown policy, which only the host knows', async () => {
@@ -498,9 +502,20 @@ describe('cluster and hosts', () => {
     expect((await cli('host', 'list')).out).toMatch(
       /^NAME +STATE .*\nhost-1 +master +reachable +1 +2 +2 GiB/,
     );
+    expect((await cli('host', 'list')).out).toMatch(
+      /^host-1 .* device \/mnt\/nvme1: it is not there any more$/m,
+    );
     expect(JSON.parse((await cli('cluster', 'status', '--output', 'json')).out)).toMatchObject({
       master: 'host-1',
     });
+  });
+
+  it('show one host with its devices', async () => {
+    const { out } = await cli('host', 'show', 'host-1');
+    expect(out).toMatch(/^State +master$/m);
+    expect(out).toMatch(/^main +large +ok +512 GiB +1 TiB +3 +4\.3 ms$/m);
+    expect(out).toMatch(/^\/mnt\/nvme1 +fast +failed +- +- +1 +- +it is not there any more$/m);
+    expect((await cli('host', 'show', 'host-9')).err).toMatch(/The cluster has no host host-9/);
   });
 
   it('token', async () => {

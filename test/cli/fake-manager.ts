@@ -18,7 +18,7 @@ import type { DiskService } from '../../src/manager/disk-service.ts';
 import { createPolicies } from '../../src/manager/policies.ts';
 import { HoldfastError } from '../../src/model/errors.ts';
 import type { ClusterEvent } from '../../src/model/events.ts';
-import { componentId, hostId, objectId, vmId } from '../../src/model/ids.ts';
+import { componentId, hostId, objectId, storeId, vmId } from '../../src/model/ids.ts';
 import { timings } from '../../src/model/limits.ts';
 import { defaultPolicy } from '../../src/model/policy.ts';
 import type { VmRecovery } from '../../src/model/recovery.ts';
@@ -75,6 +75,30 @@ export class FakeManager implements Manager {
       diskTotalBytes: 2 ** 40,
       diskFreeBytes: 2 ** 39,
       diskFill: 'nearFull',
+      devices: [
+        {
+          store: storeId('s1'),
+          name: 'main',
+          class: 'large',
+          problem: null,
+          totalBytes: 2 ** 40,
+          freeBytes: 2 ** 39,
+          fill: 'ok',
+          latencyMs: 4.25,
+          components: 3,
+        },
+        {
+          store: storeId('s2'),
+          name: '/mnt/nvme1',
+          class: 'fast',
+          problem: 'it is not there any more',
+          totalBytes: 0,
+          freeBytes: 0,
+          fill: 'ok',
+          latencyMs: null,
+          components: 1,
+        },
+      ],
     };
     return [
       host,
@@ -106,6 +130,7 @@ export class FakeManager implements Manager {
               mirror: 0,
               stripe: 0,
               state: 'active',
+              device: null,
             },
             {
               component: componentId('d'),
@@ -113,6 +138,7 @@ export class FakeManager implements Manager {
               mirror: 1,
               stripe: 0,
               state: 'degraded',
+              device: '/mnt/nvme1',
             },
           ],
           next: [],

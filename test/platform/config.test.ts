@@ -57,9 +57,11 @@ describe('a configuration', () => {
         cpus: null,
         memoryBytes: null,
         diskBytes: null,
+        diskClass: 'large',
         nearFullAtPercent: 85,
         fullAtPercent: 95,
       },
+      devices: [],
       hypervisor: { accelerator: 'auto', images: {} },
       timings,
       log: { level: 'info', file: null },
@@ -111,6 +113,22 @@ log: {level: debug, file: host.log}
       },
       plain: { kernel: '/boot/vmlinuz', initrd: null, append: '' },
     });
+  });
+
+  it('takes devices beside the store', () => {
+    const config = parseConfig(
+      `${minimal}capacity: {diskClass: fast}
+devices:
+  - {path: /mnt/hdd1, class: large}
+  - {path: ../nvme, class: fast, capacity: 400GiB}
+`,
+      '/etc/holdfast/host.yaml',
+    );
+    expect(config.capacity.diskClass).toBe('fast');
+    expect(config.devices).toEqual([
+      { path: '/mnt/hdd1', class: 'large', capacityBytes: null },
+      { path: '/etc/nvme', class: 'fast', capacityBytes: 400 * 2 ** 30 },
+    ]);
   });
 
   const replaced = (key: string, line: string) =>
@@ -191,6 +209,21 @@ log: {level: debug, file: host.log}
       'half a processor',
       `${minimal}capacity:\n  cpus: 0.5\n`,
       'host.yaml:13: capacity.cpus: expected a number of processors, found 0.5',
+    ],
+    [
+      'a device without a class',
+      `${minimal}devices:\n  - {path: /a, class: fast}\n  - {path: /b}\n`,
+      'host.yaml:14: devices.1.class: is missing; expected one of fast, large',
+    ],
+    [
+      'a device twice',
+      `${minimal}devices:\n  - {path: /a, class: fast}\n  - {path: /a, class: fast}\n`,
+      'host.yaml:14: devices.1.path: /a is a device of this host already',
+    ],
+    [
+      'devices of a witness',
+      `${minimal}kind: witness\ndevices: [{path: /a, class: fast}]\n`,
+      'host.yaml:13: devices: a witness holds no data',
     ],
     [
       'too many processors',

@@ -3,10 +3,11 @@
 
 import type { Host } from '../../src/host/create-host.ts';
 import type { HostId } from '../../src/model/ids.ts';
-import { timings } from '../../src/model/limits.ts';
+import { type Timings, timings } from '../../src/model/limits.ts';
 import { inOwnTurn, settlePromises } from '../../src/platform/promises.ts';
 import type { Point } from '../../src/ports/probe.ts';
 import { Invariants } from '../../src/simulator/checkers/invariants.ts';
+import type { DeviceSize } from '../../src/simulator/world/devices.ts';
 import type { VirtualGuest } from '../../src/simulator/world/guest.ts';
 import type { Machine as VirtualMachine } from '../../src/simulator/world/machine.ts';
 import { World } from '../../src/simulator/world/world.ts';
@@ -28,6 +29,9 @@ export class Cluster {
     readonly seed?: number;
     /** Where each host is. */
     readonly sites?: readonly string[];
+    /** Of each host, beside its main one. */
+    readonly devices?: readonly DeviceSize[];
+    readonly timings?: Partial<Timings>;
   }) {
     this.world = new World({
       seed: options.seed ?? 1,
@@ -39,10 +43,11 @@ export class Cluster {
         cpus: 8,
         memoryBytes: 8 * GiB,
         diskBytes: 64 * GiB,
+        devices: options.devices ?? [],
       })),
       networks: 'separate',
       loss: { storage: 0, ha: 0 },
-      timings,
+      timings: { ...timings, ...options.timings },
       workload: { intervalMs: 200, blocks: 4 },
       settle: settlePromises(),
       log: (line) => this.log.push(line),

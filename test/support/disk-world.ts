@@ -24,6 +24,7 @@ import {
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Clock } from '../../src/ports/clock.ts';
 import { noProbe } from '../../src/ports/probe.ts';
+import { soleDevice } from '../../src/storage/devices/pool.ts';
 import { createComponentStore } from '../../src/storage/disk/component-store.ts';
 import { type OpenDisk, openDisk } from '../../src/storage/disk/disk.ts';
 import type { BadBlock } from '../../src/storage/disk/messages.ts';
@@ -174,10 +175,9 @@ export class DiskWorld {
       clock,
       scrubIntervalMs: this.scrubIntervalMs,
       onBadBlock: (_object, text) => this.note(`found: ${text}`),
-      disk: this.disk(host).attach(),
+      pool: soleDevice(this.disk(host).attach()),
       log: this.log,
       incarnation: this.#runs,
-      problem: () => null,
       isDeleted: () => false,
       diskOf: () => null,
     });

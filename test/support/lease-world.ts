@@ -94,6 +94,7 @@ export class LeaseHost {
         random,
         log: world.log,
         probe: noProbe,
+        cluster: 'leases',
         disk: this.disk.attach(),
         streams: new MemoryStreams(world.clock).attach(),
         timings,

@@ -27,11 +27,12 @@ const lastSector = blockBytes - sectorBytes;
 type Given = Map<ComponentId, Map<number, GivenBlock>>;
 
 export class Copies {
-  readonly #device: (host: HostId) => VirtualDisk | null;
+  /** The disk of the host that has this file. */
+  readonly #device: (host: HostId, file: string) => VirtualDisk | null;
   readonly #given: Given = new Map();
   readonly #buffer = new Uint8Array(sectorBytes);
 
-  constructor(device: (host: HostId) => VirtualDisk | null) {
+  constructor(device: (host: HostId, file: string) => VirtualDisk | null) {
     this.#device = device;
   }
 
@@ -67,7 +68,8 @@ export class Copies {
     const given = this.given(component.id, stamp.block);
     if (given === null) return false;
     if (given.last.serial === stamp.serial) return true;
-    const content = this.#device(component.host)?.files.get(fileOf(component.id))?.content;
+    const file = fileOf(component.id);
+    const content = this.#device(component.host, file)?.files.get(file)?.content;
     content?.read(given.offset, this.#buffer);
     return content !== undefined && stampAt(this.#buffer, 0)?.serial === stamp.serial;
   }
@@ -75,7 +77,8 @@ export class Copies {
   /** Whether that write of the block, or a later one, would survive a loss of power. */
   isDurable(component: Component, stamp: Stamp): boolean {
     const given = this.given(component.id, stamp.block);
-    const durable = this.#device(component.host)?.files.get(fileOf(component.id))?.durable;
+    const file = fileOf(component.id);
+    const durable = this.#device(component.host, file)?.files.get(file)?.durable;
     if (given === null || durable === undefined) return false;
     return [0, lastSector].every((sector) => {
       durable.read(given.offset + sector, this.#buffer);

@@ -51,7 +51,9 @@ class Fake {
       isPowered: !this.off.has(name),
       isFrozen: this.frozen.has(name),
       host: this.off.has(name) ? null : { manager: this.#manager(name) },
-      disk: { files: new Map(this.emptied.has(name) ? [] : [[`components/on-${name}.data`, {}]]) },
+      devices: [],
+      diskWith: (file: string) =>
+        !this.emptied.has(name) && file === `components/on-${name}.data` ? {} : null,
       guest: () => this.guests[name] ?? null,
     }));
     const world = {

@@ -2,6 +2,7 @@
 // reasons against.
 
 import type { Host } from '../../host/create-host.ts';
+import type { HostInfo } from '../../manager/api.ts';
 import type { HostId } from '../../model/ids.ts';
 import { majority } from '../../model/record.ts';
 import type { ObjectView } from '../../storage/api.ts';
@@ -62,11 +63,15 @@ export class Reach {
     return objects.every((object) => this.#canUseObject(from, vm, object));
   }
 
-  /** Whether the machine still has the component, and a store that works: what went with a replaced
+  /** Whether the machine still has the component, on a device that works: what went with a replaced
    * device comes back only when it is rebuilt. */
   hasComponent(host: HostId, component: ObjectView['components'][number]['component']): boolean {
-    const device = this.#working.get(host)?.machine.disk;
-    return device?.files.has(fileOf(component)) === true && this.storeProblem(host) === null;
+    const { machine } = this.#working.get(host) ?? {};
+    const disk = machine?.diskWith(fileOf(component)) ?? null;
+    if (disk === null) return false;
+    const further = machine?.devices.find((one) => one.disk === disk);
+    const device = this.#own(host)?.devices.find(({ name }) => name === further?.name);
+    return further === undefined ? this.storeProblem(host) === null : device?.problem === null;
   }
 
   #canUseObject(from: HostId, vm: string, { object, voters, components }: ObjectView): boolean {
@@ -74,7 +79,7 @@ export class Reach {
     if (heard.length < majority(voters.length)) return false;
     const stripes = new Set(components.map((one) => one.stripe));
     for (const one of components) {
-      if (!stripes.has(one.stripe) || !this.#hears(from, one.host)) continue;
+      if (!stripes.has(one.stripe) || !this.#isLinked(from, one.host)) continue;
       // Whether it counts, its own host knows best: it reaches itself.
       if (this.#ownState(vm, object, one.component, one.host) === 'active')
         stripes.delete(one.stripe);
@@ -84,14 +89,22 @@ export class Reach {
 
   /** Why the machine's store does nothing, by its own account; null: it works. */
   storeProblem(host: HostId): string | null {
-    const own = this.#working.get(host)?.host.manager.hosts();
-    const info = own?.find((one) => one.name === host);
+    const info = this.#own(host);
     return info?.storage === 'failed' ? (info.problem ?? 'it does not say why') : null;
   }
 
+  /** What the machine says of itself. */
+  #own(host: HostId): HostInfo | undefined {
+    const own = this.#working.get(host)?.host.manager.hosts();
+    return own?.find((one) => one.name === host);
+  }
+
   #hears(from: HostId, to: HostId): boolean {
-    if (!this.#working.has(to) || this.storeProblem(to) !== null) return false;
-    return this.#world.areLinked('storage', from, to);
+    return this.#isLinked(from, to) && this.storeProblem(to) === null;
+  }
+
+  #isLinked(from: HostId, to: HostId): boolean {
+    return this.#working.has(to) && this.#world.areLinked('storage', from, to);
   }
 
   #ownState(vm: string, object: string, component: string, host: HostId): string | null {

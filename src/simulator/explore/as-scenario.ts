@@ -65,20 +65,22 @@ function whole(atMs: number, rounded: (ms: number) => number): number {
 /** What ends all faults, for hosts that are not abandoned. */
 function recovery({ abandoned, scenario }: Plan, { done }: Exploration): StepKind[] {
   const failed = new Set<string>();
+  const nameOfDisk = (host: string, device = '') => `${host}/${device}`;
   for (const { step } of done) {
-    if (step.kind === 'failDisk') failed.add(step.host);
-    if (step.kind === 'repairDisk') failed.delete(step.host);
+    if (step.kind === 'failDisk') failed.add(nameOfDisk(step.host, step.device));
+    if (step.kind === 'repairDisk') failed.delete(nameOfDisk(step.host, step.device));
   }
   return [
     { kind: 'heal', network: 'both' },
-    ...scenario.cluster.hosts.flatMap(({ name: host }): StepKind[] => {
+    ...scenario.cluster.hosts.flatMap(({ name: host, devices = [] }): StepKind[] => {
       if (abandoned.includes(host)) return [{ kind: 'crash', host }];
-      const disk: StepKind = failed.has(host)
-        ? { kind: 'repairDisk', host }
-        : { kind: 'freeDisk', host };
+      const disks = [{ host }, ...devices.map(({ name }) => ({ host, device: name }))];
       return [
-        disk,
-        { kind: 'slowDisk', host, byMs: 0 },
+        ...disks.flatMap((on: { host: string; device?: string }): StepKind[] => [
+          { kind: failed.has(nameOfDisk(host, on.device)) ? 'repairDisk' : 'freeDisk', ...on },
+          { kind: 'slowDisk', ...on, byMs: 0 },
+        ]),
+        ...devices.map(({ name: device }): StepKind => ({ kind: 'plugDisk', host, device })),
         { kind: 'boot', host },
         { kind: 'startDaemon', host },
       ];

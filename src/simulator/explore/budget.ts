@@ -10,9 +10,17 @@
 import { type Ballot, compareBallots } from '../../model/ballot.ts';
 import type { ObjectId } from '../../model/ids.ts';
 import { hostsNeeded } from '../../model/policy.ts';
-import { components, groupsOf, type ObjectRecord, votersOf } from '../../model/record.ts';
+import {
+  type Component,
+  components,
+  type DiskRecord,
+  groupsOf,
+  type ObjectRecord,
+  votersOf,
+} from '../../model/record.ts';
 import type { Point } from '../../ports/probe.ts';
 import type { StepKind } from '../../scenario/scenario.ts';
+import type { VirtualDisk } from '../world/disk.ts';
 import type { Machine } from '../world/machine.ts';
 import type { Observer, World } from '../world/world.ts';
 
@@ -38,7 +46,8 @@ export class Budget implements Observer {
   readonly #world: World;
   readonly #mercy: Mercy;
   readonly #objects = new Map<ObjectId, Knowledge>();
-  /** Hosts that have lost what their disks held, once or for ever. */
+  /** Hosts that have lost what their main disks held, and further devices (as stores) that have, once or for
+   * ever. */
   readonly #lost = new Set<string>();
   #quietUntilMs = 0;
   #disturbedMs = 0;
@@ -75,7 +84,8 @@ export class Budget implements Observer {
     if (admitted === null) return null;
     if (isDisturbance(admitted)) this.#disturbedMs = now;
     if (admitted.kind === 'failDisk') {
-      this.#lost.add(admitted.host);
+      const { host, device } = admitted;
+      this.#lost.add(device === undefined ? host : this.#world.machine(host).device(device).store);
       this.#quietUntilMs = now + quietMs;
     }
     return admitted;
@@ -86,18 +96,21 @@ export class Budget implements Observer {
     // A copy that rots is a failure until it is repaired, and nobody is asked to stand a second one. (A
     // guest that ends fails no copy: the next one reads everything.)
     const isSecond = isDisturbance(step) && step.kind !== 'killGuest';
-    if (isSecond && this.#world.machines.some((one) => one.disk.isRotten)) return null;
+    if (isSecond && this.#disks().some((disk) => disk.isRotten)) return null;
     switch (step.kind) {
       case 'crash':
         if (this.#mercy === 'data' || this.#standsPowerLoss(step.host)) return step;
         return { kind: 'stopDaemon', host: step.host };
       case 'failDisk':
-        return this.#standsDiskLoss(step.host) ? step : null;
+        return this.#standsDiskLoss(step.host, step.device) ? step : null;
+      case 'pullDisk':
+        // What was not synced there is lost, as if the host had lost its power.
+        return this.#mercy === 'data' || this.#standsPowerLoss(step.host) ? step : null;
       case 'corruptDisk':
         return this.#standsRot(step.host) ? step : null;
       case 'repairDisk':
         // An empty disk in the place of a good one would be a loss as well.
-        return this.#world.machine(step.host).disk.isFailed ? step : null;
+        return this.#disk(step.host, step.device).isFailed ? step : null;
       default:
         return step;
     }
@@ -122,7 +135,11 @@ export class Budget implements Observer {
     const world = this.#world;
     return (
       world.machines.every(
-        (one) => one.isPowered && one.host !== null && !one.isFrozen && one.disk.slowerByMs === 0,
+        (one) =>
+          one.isPowered &&
+          one.host !== null &&
+          !one.isFrozen &&
+          one.disks.every((disk) => disk.slowerByMs === 0 && !disk.isPulled),
       ) &&
       world.storageNetwork.isWhole &&
       world.haNetwork.isWhole
@@ -143,8 +160,10 @@ export class Budget implements Observer {
 
   /** Hosts of the object without power, without their disk's contents, or with a copy out of sync. */
   #failedHosts(record: ObjectRecord): string[] {
-    const isDown = ({ host }: { readonly host: string }) =>
-      !this.#world.machine(host).isPowered || this.#lost.has(host);
+    const isDown = ({ host }: { readonly host: string }) => {
+      const machine = this.#world.machine(host);
+      return !machine.isPowered || this.#lost.has(host) || machine.disks.some((it) => it.isPulled);
+    };
     const down = votersOf(record)
       .filter(isDown)
       .map((voter) => voter.host as string);
@@ -154,23 +173,51 @@ export class Budget implements Observer {
   }
 
   /** All is well and has been for a while, and each object of the host can do without it for ever. */
-  #standsDiskLoss(host: string): boolean {
+  #standsDiskLoss(host: string, device: string | undefined): boolean {
     const world = this.#world;
     if (world.nowMs() < this.#disturbedMs + quietMs) return false;
     if (!this.#isWell()) return false;
+    const store = device === undefined ? host : world.machine(host).device(device).store;
     return [...this.#objects.values()].every(({ committed, proposed }) => {
       if (committed === null || isNewer(proposed?.ballot ?? null, committed)) return false;
       const { record } = committed;
+      if (device !== undefined) return this.#standsLossOf(record, store);
       const voters = votersOf(record).map((voter) => voter.host as string);
-      if (!voters.includes(host)) return true;
+      if (!voters.includes(host)) return this.#standsLossOf(record, host);
       const gone = voters.filter((voter) => voter === host || this.#lost.has(voter)).length;
-      if (gone > tolerated(record) || isChanging(record)) return false;
-      if (record.kind !== 'disk') return true;
-      return components(record.blueprint).every(
-        (one) => record.inSync.includes(one.id) || this.#lost.has(one.host),
-      );
+      if (gone > tolerated(record)) return false;
+      return this.#standsLossOf(record, host);
     });
   }
+
+  /** Whether each stripe keeps a copy, and none is out of sync that may come back, when everything on this host,
+   * or on this device of one, is lost. */
+  #standsLossOf(record: ObjectRecord, hostOrStore: string): boolean {
+    if (record.kind !== 'disk') return true;
+    const isOn = ({ host, store }: Component) => host === hostOrStore || store === hostOrStore;
+    const all = components(record.blueprint);
+    if (!all.some(isOn)) return true;
+    const isLost = ({ host, store }: Component) => this.#lost.has(host) || this.#lost.has(store);
+    if (!all.every((one) => record.inSync.includes(one.id) || isLost(one))) return false;
+    return stripesOf(record).every((copies) =>
+      copies.some((one) => record.inSync.includes(one.id) && !isOn(one) && !isLost(one)),
+    );
+  }
+
+  #disk(host: string, device: string | undefined): VirtualDisk {
+    const machine = this.#world.machine(host);
+    return device === undefined ? machine.disk : machine.device(device).disk;
+  }
+
+  #disks(): VirtualDisk[] {
+    return this.#world.machines.flatMap((machine) => machine.disks);
+  }
+}
+
+/** For each stripe its copies. */
+function stripesOf({ blueprint: { mirrors } }: DiskRecord): Component[][] {
+  const stripes = mirrors[0]?.stripes ?? [];
+  return stripes.map((_, index) => mirrors.flatMap((mirror) => mirror.stripes[index] ?? []));
 }
 
 function isNewer(ballot: Ballot | null, known: Known | null): boolean {
@@ -199,5 +246,6 @@ function isChanging(record: ObjectRecord): boolean {
 
 /** Takes something away, if only for a while. */
 function isDisturbance({ kind }: StepKind): boolean {
-  return !['heal', 'boot', 'startDaemon', 'freeDisk', 'repairDisk', 'powerOn'].includes(kind);
+  const mends = ['heal', 'boot', 'startDaemon', 'freeDisk', 'repairDisk', 'plugDisk', 'powerOn'];
+  return !mends.includes(kind);
 }

@@ -12,10 +12,11 @@ import type { Ledger } from '../checkers/ledger.ts';
 import type { Expected } from '../checkers/liveness.ts';
 import type { World } from '../world/world.ts';
 
-/** `lost`: hosts that have another disk than the one with which the objects were made. */
+/** `lost`: hosts that have another main disk than the one with which the objects were made, and further devices
+ * that are no more. */
 export function dueVms(world: World, ledger: Ledger, lost: ReadonlySet<string>): Expected[] {
-  const holds = ({ host }: { readonly host: string }) =>
-    world.machine(host).host !== null && !lost.has(host);
+  const holds = ({ host, store }: { readonly host: string; readonly store: string }) =>
+    world.machine(host).host !== null && !lost.has(host) && !lost.has(store);
   return ledger.namespaces().flatMap((record) => {
     const state = readProtection(record.metadata[haService]?.[protectionKey]);
     const isDue = state?.protected === true && objectsOf(ledger, record).every(isReachable);

@@ -130,13 +130,19 @@ function hasPause(world: World): boolean {
 function healAll(world: World, { abandoned, scenario }: Plan): void {
   world.heal('both');
   for (const machine of world.machines) {
-    const { disk } = machine;
-    disk.isFull = false;
-    disk.slowerByMs = 0;
+    const { disk, devices } = machine;
+    for (const one of machine.disks) {
+      one.isFull = false;
+      one.slowerByMs = 0;
+    }
     machine.thawDaemon();
     if (abandoned.includes(machine.name)) {
       machine.cutPower();
       continue;
+    }
+    for (const device of devices) {
+      if (device.disk.isFailed) device.install();
+      device.disk.isPulled = false;
     }
     if (disk.isFailed) machine.replaceDisk();
     machine.powerOn();

@@ -42,7 +42,7 @@ export class Faults implements Observer {
     world.observe(this);
   }
 
-  /** Hosts whose disks failed. */
+  /** Hosts whose main disks failed, and further devices that did. */
   get lostDisks(): ReadonlySet<string> {
     return this.#budget.lostDisks;
   }

@@ -16,6 +16,7 @@ import {
 import type { Workload } from '../world/guest.ts';
 import { SeededRandom } from '../world/random.ts';
 import type { Mercy } from './budget.ts';
+import { drawClasses, drawDeviceFaults, drawDevices } from './draw-devices.ts';
 import { drawFaults, drawRot } from './draw-faults.ts';
 import { drawPolicyChanges, possibleFailures } from './draw-policies.ts';
 import { drawStrikes, drawStrikesAt, type Strike } from './strikes.ts';
@@ -35,14 +36,21 @@ const gibibyte = 2 ** 30;
 /** The same seed gives the same plan. Each part draws from a stream of its own. */
 export function planOf(seed: number): Plan {
   const random = new SeededRandom(`plan ${seed}`);
-  const cluster = drawCluster(random);
-  const vms = drawVms(random.stream('VMs'), cluster.hosts);
+  const drawn = drawCluster(random);
+  const cluster = { ...drawn, hosts: drawDevices(random.stream('devices'), drawn.hosts) };
+  const plainVms = drawVms(random.stream('VMs'), cluster.hosts);
+  const vms = drawClasses(random.stream('classes'), plainVms, cluster.hosts);
   const durationMs = 40_000 + random.stream('story').below(50_000);
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
   const stage = { ...names, networks: cluster.networks };
   const rot = drawRot(random.stream('rot'), vms);
   const policies = drawPolicyChanges(random.stream('policies'), cluster.hosts, vms, durationMs);
-  const faults = [...drawFaults(random.stream('faults'), stage), ...rot, ...policies];
+  const faults = [
+    ...drawFaults(random.stream('faults'), stage),
+    ...rot,
+    ...policies,
+    ...drawDeviceFaults(random.stream('device faults'), cluster.hosts, durationMs),
+  ];
   return {
     scenario: {
       name: `explored seed ${seed}`,

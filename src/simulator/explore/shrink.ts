@@ -96,6 +96,7 @@ function size({ scenario, strikes, abandoned, workload }: Plan): number {
     cluster.hosts.length +
     abandoned.length +
     oddities.length +
+    cluster.hosts.filter(({ devices }) => devices !== undefined).length +
     (workload === usualWorkload ? 0 : 1) +
     (cluster.loss.storage > 0 ? 1 : 0) +
     (cluster.loss.ha > 0 ? 1 : 0)
@@ -117,8 +118,22 @@ function changed(plan: Plan, cluster: Partial<Cluster>): Plan {
   return { ...plan, scenario: { ...scenario, cluster: { ...scenario.cluster, ...cluster } } };
 }
 
+/** Null where no host has more than its main device. */
+function withoutDevices(plan: Plan): Plan | null {
+  const { scenario } = plan;
+  if (scenario.cluster.hosts.every(({ devices }) => devices === undefined)) return null;
+  const hosts = scenario.cluster.hosts.map(({ devices: _, ...host }) => host);
+  const vms = scenario.vms.map((vm) => {
+    const { deviceClass: _, ...policy } = vm.policy;
+    return { ...vm, policy };
+  });
+  const steps = scenario.steps.filter((step) => !('device' in step));
+  return changed({ ...plan, scenario: { ...scenario, vms, steps } }, { hosts });
+}
+
 /** Each gives a plainer plan, or null where it is as plain as that already. */
 const simplifications: readonly ((plan: Plan) => Plan | null)[] = [
+  withoutDevices,
   (plan) => (plan.workload === usualWorkload ? null : { ...plan, workload: usualWorkload }),
   (plan) => (plan.abandoned.length === 0 ? null : { ...plan, abandoned: [] }),
   (plan) => {

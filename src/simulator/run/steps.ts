@@ -16,6 +16,7 @@ export function befallen(step: StepKind, world: World): readonly string[] {
     case 'slowDisk':
     case 'corruptDisk':
     case 'fillDisk':
+    case 'pullDisk':
     case 'isolate':
       return [step.host];
     case 'partition':
@@ -64,7 +65,8 @@ export function apply(world: World, step: StepKind): void {
 type MachineStep = Extract<StepKind, { readonly host: string }>;
 
 function toMachine(world: World, machine: Machine, step: MachineStep): void {
-  const { disk } = machine;
+  const device = 'device' in step ? machine.device(step.device) : null;
+  const disk = device?.disk ?? machine.disk;
   switch (step.kind) {
     case 'crash':
       return machine.cutPower();
@@ -85,7 +87,7 @@ function toMachine(world: World, machine: Machine, step: MachineStep): void {
       disk.isFailed = true;
       return;
     case 'repairDisk':
-      return machine.replaceDisk();
+      return device === null ? machine.replaceDisk() : device.install();
     case 'slowDisk':
       disk.slowerByMs = step.byMs;
       return;
@@ -99,6 +101,11 @@ function toMachine(world: World, machine: Machine, step: MachineStep): void {
       return;
     case 'freeDisk':
       disk.isFull = false;
+      return;
+    case 'pullDisk':
+      return disk.pull();
+    case 'plugDisk':
+      disk.isPulled = false;
       return;
     default:
       throw new Error(`${step.kind} is not for one machine`);
@@ -171,24 +178,36 @@ export function textOf(step: StepKind | Step): string {
     case 'setPolicy':
       return `a user gives ${step.vm}/${step.disk} the policy ${policyText(step.policy)}`;
     case 'failDisk':
-      return `the disk of ${step.host} fails`;
+      return `${disk(step)} fails`;
     case 'repairDisk':
-      return `${step.host} gets an empty disk`;
+      return step.device === undefined
+        ? `${step.host} gets an empty disk`
+        : `an empty disk is put in the place of ${disk(step)}`;
     case 'slowDisk':
       return step.byMs === 0
-        ? `the disk of ${step.host} is fast again`
-        : `the disk of ${step.host} is slower by ${step.byMs} ms`;
+        ? `${disk(step)} is fast again`
+        : `${disk(step)} is slower by ${step.byMs} ms`;
     case 'corruptDisk':
-      return `the disk of ${step.host} rots`;
+      return `${disk(step)} rots`;
     case 'fillDisk':
-      return `the disk of ${step.host} is full`;
+      return `${disk(step)} is full`;
     case 'freeDisk':
-      return `the disk of ${step.host} has room again`;
+      return `${disk(step)} has room again`;
+    case 'pullDisk':
+      return `${disk(step)} is taken out`;
+    case 'plugDisk':
+      return `${disk(step)} is put back`;
     case 'migrate':
       return `a user moves ${step.vm} to ${step.to}`;
     case 'maintenance':
       return `${step.host} ${step.on ? 'goes into' : 'leaves'} maintenance`;
   }
+}
+
+function disk(step: { readonly host: string; readonly device?: string }): string {
+  return step.device === undefined
+    ? `the disk of ${step.host}`
+    : `device ${step.device} of ${step.host}`;
 }
 
 function verb(network: string, base: 'split' | 'carry'): string {

@@ -61,6 +61,8 @@ export class VirtualDisk {
   isFull = false;
   /** The device is gone: everything fails. */
   isFailed = false;
+  /** It was taken out, and nothing is at its place. */
+  isPulled = false;
   /** May let an operation fail; called for each. */
   fault: ((operation: DiskOperation, file: string) => DiskError | null) | null = null;
   watcher: DiskWatcher | null = null;
@@ -69,6 +71,8 @@ export class VirtualDisk {
   readonly #random: SeededRandom;
   #incarnation = 1;
   #run = 0;
+  /** Runs that ended while their daemon lives on: what they still ask for fails. */
+  readonly #ended = new Set<number>();
   #usedBytes = 0;
   /** Blocks in which bits were flipped. */
   #rotten: { readonly file: StoredFile; readonly offset: number; readonly bytes: Uint8Array }[] =
@@ -91,6 +95,39 @@ export class VirtualDisk {
   attach(receiver: Receiver): LocalDisk {
     this.#run += 1;
     return new AttachedDisk(this, this.#run, receiver);
+  }
+
+  /** As above, for a daemon that may let go of it, and outlives it: what it still asks for fails then. */
+  open(receiver: Receiver): { readonly disk: LocalDisk; close(): void } {
+    const disk = this.attach(receiver);
+    const run = this.#run;
+    return { disk, close: () => this.#endRun(run) };
+  }
+
+  #endRun(run: number): void {
+    this.#ended.add(run);
+    if (run === this.#run) this.#run += 1;
+  }
+
+  /** As if it had always been there. */
+  put(name: string, bytes: Uint8Array): void {
+    const file = {
+      durable: new Pages(),
+      content: new Pages(),
+      changes: [],
+      dirty: new Set<number>(),
+    };
+    file.content.write(0, bytes);
+    file.durable.share(file.content, file.content.indices());
+    this.files.set(name, file);
+    this.#usedBytes += file.content.heldBytes;
+  }
+
+  /** Taken out while the machine runs, with what happened to be on it already. */
+  pull(): void {
+    this.#endRun(this.#run);
+    this.isPulled = true;
+    this.#loseUnsynced();
   }
 
   /** The daemon ends, the machine goes on: what was written stays, what was in flight may be torn. */
@@ -120,6 +157,10 @@ export class VirtualDisk {
     this.#bytesToPowerCut = Number.POSITIVE_INFINITY;
     this.#run += 1;
     this.#incarnation += 1;
+    this.#loseUnsynced();
+  }
+
+  #loseUnsynced(): void {
     for (const [name, file] of this.files) {
       if (file.changes.length > 0) {
         this.#replay(
@@ -135,11 +176,12 @@ export class VirtualDisk {
 
   /** The device is replaced by an empty one. */
   replace(): void {
-    this.#run += 1;
+    this.#endRun(this.#run);
     this.#incarnation += 1;
     this.files.clear();
     this.#usedBytes = 0;
     this.isFailed = false;
+    this.isPulled = false;
   }
 
   /** Flips bits in random blocks of components' data at rest: what is durable, and nothing else is
@@ -214,15 +256,15 @@ export class VirtualDisk {
     file: string,
     done: (error: DiskError | null) => void,
   ): void {
-    if (!this.isRun(run)) return;
+    const isOver = this.#ended.has(run);
+    if (!isOver && !this.isRun(run)) return;
     const latencyMs = (operation === 'sync' ? 0.3 : 0.05) * (0.75 + this.#random.next() / 2);
-    const error = this.isFailed
-      ? new DiskError('failed', `${file}: the device does not answer`)
-      : (this.fault?.(operation, file) ?? null);
+    const error = this.isFailed || isOver ? gone(file) : (this.fault?.(operation, file) ?? null);
     this.#time.after(
       latencyMs + this.slowerByMs,
       () => {
         if (this.isRun(run)) done(error);
+        else if (this.#ended.has(run)) done(error ?? gone(file));
       },
       receiver,
     );
@@ -298,6 +340,10 @@ export class VirtualDisk {
     }
     return pieces;
   }
+}
+
+function gone(file: string): DiskError {
+  return new DiskError('failed', `${file}: the device does not answer`);
 }
 
 /** Sectors of a guest's data are written whole or not at all, as guests may expect of a disk; all other
@@ -420,9 +466,9 @@ class AttachedFile implements DiskFile {
     chunks: readonly Uint8Array[],
     done: (error: DiskError | null) => void,
   ): void {
-    if (!this.#device.isRun(this.#run)) return;
+    const isUsable = this.#device.isRun(this.#run) && !this.#device.isFailed;
+    if (!isUsable) return this.#perform('write', done);
     const bytes = concatenate(chunks);
-    if (this.#device.isFailed) return this.#perform('write', done);
     const file = this.#file;
     const admitted = this.#device.admitWrite(file, this.#name, offset, bytes);
     const change: Change = { kind: 'write', offset, bytes: admitted, state: 'flying' };
@@ -437,12 +483,12 @@ class AttachedFile implements DiskFile {
   }
 
   discard(offset: number, length: number, done: (error: DiskError | null) => void): void {
-    if (!this.#device.isRun(this.#run)) return;
+    const isUsable = this.#device.isRun(this.#run) && !this.#device.isFailed;
+    if (!isUsable) return this.#perform('discard', done);
     const file = this.#file;
     if (offset + length > file.content.sizeBytes) {
       throw new Error(`${this.#name}: discards ${offset}+${length}, beyond its end`);
     }
-    if (this.#device.isFailed) return this.#perform('discard', done);
     this.#device.discarded(file, offset, length);
     const change: Change = { kind: 'discard', offset, length, state: 'flying' };
     supersede(file, change);

@@ -3,6 +3,7 @@
 
 import { createHost, type Host, type HostParts } from '../../host/create-host.ts';
 import type { Member } from '../../host/members.ts';
+import type { DeviceClass } from '../../model/device.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { ClusterEvent } from '../../model/events.ts';
 import type { HostId, VmId } from '../../model/ids.ts';
@@ -10,6 +11,7 @@ import type { Timings } from '../../model/limits.ts';
 import type { GuestDriver } from '../../ports/guests.ts';
 import type { Log, LogFields } from '../../ports/log.ts';
 import type { Point } from '../../ports/probe.ts';
+import { type DeviceSize, VirtualDevice, virtualCluster } from './devices.ts';
 import { VirtualDisk } from './disk.ts';
 import type { DiskTruth, Stamp } from './disk-truth.ts';
 import { VirtualGuest, type Workload } from './guest.ts';
@@ -54,6 +56,8 @@ export interface MachineSize {
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly diskBytes: number;
+  readonly diskClass?: DeviceClass;
+  readonly devices?: readonly DeviceSize[];
 }
 
 /** From the order to a process that runs. */
@@ -63,7 +67,9 @@ const restartMs = 5000;
 
 export class Machine {
   readonly member: Member;
+  /** The main device. */
   readonly disk: VirtualDisk;
+  readonly devices: readonly VirtualDevice[];
   readonly guests = new Map<VmId, VirtualGuest>();
   /** The daemon, once it is up. */
   host: Host | null = null;
@@ -76,6 +82,7 @@ export class Machine {
   #policies: string | null = null;
   readonly #world: Surroundings;
   readonly #cpus: number;
+  readonly #diskClass: DeviceClass | undefined;
   readonly #drift: number;
   readonly #random: SeededRandom;
   readonly #streams: LocalStreams;
@@ -90,13 +97,35 @@ export class Machine {
     this.#drift = drift;
     this.#random = world.random.stream(`machine ${member.name}`);
     const disk = this.#random.stream('disk');
-    this.disk = new VirtualDisk(world.time, disk, size.diskBytes, world.options.crc32);
+    const { crc32 } = world.options;
+    this.disk = new VirtualDisk(world.time, disk, size.diskBytes, crc32);
+    this.#diskClass = size.diskClass;
+    this.devices = (size.devices ?? []).map((one) => {
+      const random = this.#random.stream(`device ${one.name}`);
+      return new VirtualDevice(world.time, random, member.name, one, crc32);
+    });
     this.#streams = new LocalStreams(world.time);
     this.#clock = new MachineClock(world.time, drift);
   }
 
   get name(): HostId {
     return this.member.name;
+  }
+
+  /** Of all devices, the main one first. */
+  get disks(): readonly VirtualDisk[] {
+    return [this.disk, ...this.devices.map(({ disk }) => disk)];
+  }
+
+  device(name: string): VirtualDevice {
+    const found = this.devices.find((one) => one.name === name);
+    if (found === undefined) throw new Error(`${this.name} has no device ${name}`);
+    return found;
+  }
+
+  /** Null: none of the devices has a file of this name. */
+  diskWith(file: string): VirtualDisk | null {
+    return this.disks.find(({ files }) => files.has(file)) ?? null;
   }
 
   get hasDaemon(): boolean {
@@ -121,7 +150,7 @@ export class Machine {
     this.#endDaemon(true);
     for (const guest of [...this.guests.values()]) guest.exit(false, 'power');
     this.guests.clear();
-    this.disk.cutPower();
+    for (const disk of this.disks) disk.cutPower();
   }
 
   /** Starts the daemon; guests that are under their guards are found again. */
@@ -158,7 +187,7 @@ export class Machine {
     this.#process?.thaw();
   }
 
-  /** The device is replaced by an empty one; the daemon does not survive that. */
+  /** The main device is replaced by an empty one; the daemon does not survive that. */
   replaceDisk(): void {
     this.#endDaemon(false);
     this.disk.replace();
@@ -189,7 +218,7 @@ export class Machine {
     world.storageNetwork.detach(this.name, isSilent);
     world.haNetwork.detach(this.name, isSilent);
     this.#streams.kill();
-    if (!isSilent) this.disk.kill();
+    if (!isSilent) for (const disk of this.disks) disk.kill();
     for (const guest of this.guests.values()) guest.detach();
   }
 
@@ -206,6 +235,7 @@ export class Machine {
         storageNetwork: world.storageNetwork.attach(name, process),
         haNetwork: world.haNetwork.attach(name, process),
         disk: this.disk.attach(process),
+        devices: this.devices.map((device) => device.port(process)),
         streams: this.#streams.attach(process),
         guests: this.#driver(process),
         restart: (reason) => {
@@ -213,7 +243,7 @@ export class Machine {
         },
       },
       {
-        cluster: 'virtual',
+        cluster: virtualCluster,
         name,
         kind,
         members: {
@@ -230,6 +260,7 @@ export class Machine {
         },
         timings: world.options.timings,
         socketPath: (vm, disk) => `${vm}/${disk}`,
+        ...(this.#diskClass === undefined ? {} : { diskClass: this.#diskClass }),
         capacityBytes: null,
       },
       parts,

@@ -93,11 +93,12 @@ export class World implements Surroundings {
     }));
     this.machines = options.hosts.map((host, index) => {
       const machine = new Machine(this, this.members[index] as Member, host, host.drift);
-      machine.disk.watcher = {
-        wrote: (file, offset, bytes) => {
+      const watcher = {
+        wrote: (file: string, offset: number, bytes: Uint8Array) => {
           for (const one of this.#observers) one.wrote?.(machine, file, offset, bytes);
         },
       };
+      for (const disk of machine.disks) disk.watcher = watcher;
       return machine;
     });
   }

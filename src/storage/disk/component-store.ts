@@ -1,14 +1,17 @@
-// The components of this host, served to the writers of their disks over the storage network. It
-// opens a component on first use, and removes it when its object is deleted.
+// The components of this host, on whichever of its devices, served to the writers of their disks over the
+// storage network. It opens a component on first use, and removes it when its object is deleted. What is open on
+// a device that is not used any more is let go.
 
 import { HoldfastError } from '../../model/errors.ts';
-import { type ComponentId, componentId, type HostId, type ObjectId } from '../../model/ids.ts';
+import type { ComponentId, HostId, ObjectId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
 import type { DiskRecord, ObjectRecord } from '../../model/record.ts';
 import type { Peer, Reply } from '../../peer/peer.ts';
 import type { Clock } from '../../ports/clock.ts';
-import { DiskError, type LocalDisk } from '../../ports/disk.ts';
+import { DiskError } from '../../ports/disk.ts';
 import type { Log } from '../../ports/log.ts';
+import type { Device, DevicePool } from '../devices/pool.ts';
+import { componentsOn } from '../devices/pooled-device.ts';
 import { allocate } from './allocate.ts';
 import {
   type Component,
@@ -48,19 +51,19 @@ export function createComponentStore(options: {
   readonly scrubIntervalMs: number;
   /** Found by the scrub in a component that nobody has taken. */
   readonly onBadBlock: (object: ObjectId, text: string) => void;
-  readonly disk: LocalDisk;
+  readonly pool: DevicePool;
   readonly log: Log;
   /** Distinguishes this start of the daemon from all others. */
   readonly incarnation: number;
-  /** Why the host's store can not be used; null if it can. */
-  readonly problem: () => string | null;
   readonly isDeleted: (object: ObjectId) => boolean;
   /** As far as is known. */
   readonly diskOf: (object: ObjectId) => DiskRecord | null;
 }): ComponentStore {
-  const { peer, disk, log } = options;
+  const { peer, pool, log } = options;
   const open = new Map<ComponentId, Promise<Component>>();
   const ready = new Map<ComponentId, Component>();
+  /** Components that are let go, with what they have under way: nobody opens one again before that. */
+  const closing = new Map<ComponentId, Promise<void>>();
   /** Who took it last. */
   const holders = new Map<ComponentId, HostId>();
   /** Takes under way. */
@@ -79,15 +82,52 @@ export function createComponentStore(options: {
   function use(id: ComponentId): Promise<Component> {
     const known = open.get(id);
     if (known !== undefined) return known;
-    const opening = openComponent(disk, id, newToken).then((component) => {
-      ready.set(id, component);
+    const opening = openNow(id).then((component) => {
+      // Its device may have been given up meanwhile.
+      if (open.get(id) === opening) ready.set(id, component);
+      else void letGo(id, component);
       return component;
     });
     open.set(id, opening);
     // A failure is not remembered: the file may come back with its device.
-    opening.catch(() => open.delete(id));
+    opening.catch(() => {
+      if (open.get(id) === opening) open.delete(id);
+    });
     return opening;
   }
+
+  async function openNow(id: ComponentId): Promise<Component> {
+    while (closing.has(id)) await closing.get(id);
+    return openComponent(pool.holding(id).disk, id, newToken);
+  }
+
+  /** Ends the component's part in everything; whatever its device still does of what is under way comes
+   * before anything that is asked of it later. */
+  function letGo(id: ComponentId, component: Component): Promise<void> {
+    const before = closing.get(id) ?? Promise.resolve();
+    const closed = before
+      .then(() => component.close())
+      .catch((error: unknown) => log.debug(`component ${id} was let go: ${String(error)}`))
+      .then(() => {
+        if (closing.get(id) === closed) closing.delete(id);
+      });
+    closing.set(id, closed);
+    return closed;
+  }
+
+  pool.onChange((device) => {
+    if (device.problem === null) {
+      sweepLater(device);
+      return;
+    }
+    for (const id of device.components) {
+      const component = ready.get(id);
+      open.delete(id);
+      ready.delete(id);
+      holders.delete(id);
+      if (component !== undefined) void letGo(id, component);
+    }
+  });
 
   async function take({ component, fence }: TakeComponent): ReturnType<Component['take']> {
     taking.set(component, (taking.get(component) ?? 0) + 1);
@@ -113,7 +153,10 @@ export function createComponentStore(options: {
     ready.delete(id);
     holders.delete(id);
     await component?.close();
-    await removeComponentFiles(disk, id);
+    while (closing.has(id)) await closing.get(id);
+    const device = pool.holding(id);
+    await removeComponentFiles(device.disk, id);
+    device.components.delete(id);
   }
 
   /** By component, what was told last. */
@@ -122,15 +165,17 @@ export function createComponentStore(options: {
   /** Runs an async action of a request and answers it. */
   function answer(
     reply: Reply,
-    what: string,
-    action: () => Promise<[JsonValue, Uint8Array?]>,
+    what: ComponentId,
+    action: (device: Device) => Promise<[JsonValue, Uint8Array?]>,
+    device: Device = pool.holding(what),
   ): void {
-    const problem = options.problem();
-    if (problem !== null) {
-      reply.fail(new HoldfastError('store-damaged', `the store of ${peer.self}: ${problem}`));
+    if (device.problem !== null) {
+      const where = pool.devices.length === 1 ? 'store' : `device ${device.name}`;
+      const text = `the ${where} of ${peer.self}: ${device.problem}`;
+      reply.fail(new HoldfastError('store-damaged', text));
       return;
     }
-    action().then(
+    action(device).then(
       ([body, payload]) => {
         troubles.delete(what);
         reply.ok(body, payload);
@@ -171,24 +216,19 @@ export function createComponentStore(options: {
     return component;
   }
 
-  async function listComponents(): Promise<ComponentId[]> {
-    const names = await disk.list('components');
-    const ids = names.map((name) => name.replace(/^components\/|\.(head|data)$/g, ''));
-    return [...new Set(ids)].map(componentId);
-  }
-
   /** Removes the components of an object that is deleted. */
   function sweep(object: ObjectId): void {
     void (async () => {
-      for (const id of await listComponents()) if (objectOf(id) === object) await remove(id);
+      for (const id of await listUsable()) if (objectOf(id) === object) await remove(id);
     })().catch((error: unknown) => {
       log.error(`could not remove the components of a deleted object: ${String(error)}`);
     });
   }
 
-  /** What an earlier run of the daemon was told to remove and did not come to, or has never heard of. */
-  async function sweepAll(): Promise<void> {
-    for (const id of await listComponents()) {
+  /** What was to be removed from this device, and was not, because the daemon ended or the device was not used;
+   * or of what this host has never heard. */
+  async function sweepDevice(device: Device): Promise<void> {
+    for (const id of await componentsOn(device.disk)) {
       if (options.isDeleted(objectOf(id))) await remove(id);
       else isHere(id);
     }
@@ -198,10 +238,24 @@ export function createComponentStore(options: {
     }
   }
 
+  function sweepLater(device: Device): void {
+    sweepDevice(device).catch((error: unknown) => {
+      log.error(
+        `the components on the device ${device.name} are not looked through: ${String(error)}`,
+      );
+    });
+  }
+
+  async function listUsable(): Promise<ComponentId[]> {
+    const usable = pool.devices.filter(({ problem }) => problem === null);
+    const lists = await Promise.allSettled(usable.map(({ disk }) => componentsOn(disk)));
+    return lists.flatMap((list) => (list.status === 'fulfilled' ? list.value : []));
+  }
+
   const scrub = createScrub({
     clock: options.clock,
     intervalMs: options.scrubIntervalMs,
-    list: async () => (options.problem() === null ? listComponents() : []),
+    list: listUsable,
     async use(id) {
       const wasOpen = open.has(id);
       const component = await use(id);
@@ -249,33 +303,45 @@ export function createComponentStore(options: {
     }
   }
 
-  sweepAll().catch((error: unknown) => {
-    log.error(`could not remove the components that are of no use any more: ${String(error)}`);
-  });
+  for (const device of pool.devices) {
+    // A further device is looked through when it can be.
+    if (device.problem === null || device === pool.devices[0]) sweepLater(device);
+  }
 
   peer.on('component.create', (_from, body, _payload, reply) => {
     const request = body as unknown as CreateComponent;
-    answer(reply, request.component, async () => {
-      if (options.isDeleted(request.object)) {
-        throw new HoldfastError('conflict', `object ${request.object} is deleted`);
-      }
-      try {
-        const { thick, mustCopyAll = false, ...meta } = request;
-        const fence = { epoch: 0 as never, open: 0 };
-        await createComponentFiles(disk, { ...meta, fence }, mustCopyAll);
-        if (thick) await allocate(disk, `components/${meta.component}.data`);
-        isHere(meta.component);
-      } catch (error) {
-        await removeComponentFiles(disk, request.component).catch(() => undefined);
-        throw error;
-      }
-      if (options.isDeleted(request.object)) {
-        await remove(request.component);
-        throw new HoldfastError('conflict', `object ${request.object} is deleted`);
-      }
-      return [null];
-    });
+    const device = pool.named(request.store);
+    if (device === null) {
+      const text = `${peer.self} has no device ${request.store} at present`;
+      reply.fail(new HoldfastError('store-damaged', text));
+      return;
+    }
+    answer(reply, request.component, () => create(request, device), device);
   });
+
+  async function create(request: CreateComponent, device: Device): Promise<[JsonValue]> {
+    const { thick, mustCopyAll = false, store: _, ...meta } = request;
+    const deleted = new HoldfastError('conflict', `object ${request.object} is deleted`);
+    if (options.isDeleted(request.object)) throw deleted;
+    const { disk } = device;
+    // From now on it is looked for there.
+    if (device !== pool.devices[0]) device.components.add(meta.component);
+    try {
+      const fence = { epoch: 0 as never, open: 0 };
+      await createComponentFiles(disk, { ...meta, fence }, mustCopyAll);
+      if (thick) await allocate(disk, `components/${meta.component}.data`);
+      isHere(meta.component);
+    } catch (error) {
+      await removeComponentFiles(disk, meta.component).catch(() => undefined);
+      device.components.delete(meta.component);
+      throw error;
+    }
+    if (options.isDeleted(request.object)) {
+      await remove(request.component);
+      throw deleted;
+    }
+    return [null];
+  }
 
   peer.on('component.take', (from, body, _payload, reply) => {
     const request = body as unknown as TakeComponent;

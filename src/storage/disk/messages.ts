@@ -1,12 +1,14 @@
 // What the writer of a disk and the hosts of its components say to each other (`component.*`).
 
-import type { ComponentId, ObjectId } from '../../model/ids.ts';
+import type { ComponentId, ObjectId, StoreId } from '../../model/ids.ts';
 import type { Fence } from '../../model/record.ts';
 
 export interface CreateComponent {
   readonly component: ComponentId;
   readonly object: ObjectId;
   readonly sizeBytes: number;
+  /** The device of the host that it goes to; absent: the main one. */
+  readonly store?: StoreId;
   /** All of its space is to be allocated before the answer. */
   readonly thick?: true;
   /** It takes the place of another one: all of its data is to be copied. */

@@ -6,8 +6,9 @@ import type { JsonValue } from '../../model/json.ts';
 import type { Timings } from '../../model/limits.ts';
 import type { Peer } from '../../peer/peer.ts';
 import type { Clock, Timer } from '../../ports/clock.ts';
+import { offerTheSame, type StoreReport } from '../devices/report.ts';
 import type { LeaseHolder } from './holder.ts';
-import type { Heartbeat, HeartbeatAckBody, StoreReport } from './messages.ts';
+import type { Heartbeat, HeartbeatAckBody } from './messages.ts';
 import type { LeaseVoter } from './voter.ts';
 
 /** What is known of another host from its heartbeats. */
@@ -97,7 +98,7 @@ export function createHeartbeats(options: {
       const before = reachableBefore.get(host);
       if (!isReachable(host)) {
         if (reachableBefore.delete(host)) isNews = true;
-      } else if (before?.id !== store.id || before.problem !== store.problem) {
+      } else if (before === undefined || !offerTheSame(before, store)) {
         reachableBefore.set(host, store);
         isNews = true;
       }

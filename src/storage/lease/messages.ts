@@ -1,7 +1,7 @@
 // What hosts say to each other about leases, over the storage network.
 
-import type { Epoch, HostId, Incarnation, ObjectId, StoreId, VmId } from '../../model/ids.ts';
-import type { FillThresholds } from '../fill.ts';
+import type { Epoch, HostId, Incarnation, ObjectId, VmId } from '../../model/ids.ts';
+import type { StoreReport } from '../devices/report.ts';
 
 /** `storage.heartbeat`: one per pair of hosts, not per VM. */
 export interface Heartbeat {
@@ -16,15 +16,6 @@ export interface Heartbeat {
   readonly store: StoreReport;
   /** Of the sender's directory: equal digests mean equal directories. */
   readonly digest: string;
-}
-
-export interface StoreReport {
-  readonly id: StoreId | null;
-  readonly problem: string | null;
-  readonly totalBytes: number;
-  readonly freeBytes: number;
-  /** Where this host's differ from the usual ones. */
-  readonly thresholds?: FillThresholds;
 }
 
 /**

@@ -6,7 +6,8 @@ import type { HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import { hostsNeeded, type StoragePolicy } from '../../model/policy.ts';
 import type { VmPlacement } from '../api.ts';
-import { fillText, hasRoom, type Placed, type PlacementHost, placedOn } from './placement.ts';
+import { type Offer, offerOf } from './offers.ts';
+import { fillText, type Placed, type PlacementHost, placedOn } from './placement.ts';
 
 /** The choice for one object. */
 interface Pin {
@@ -71,7 +72,7 @@ export function placePinned(
     );
   }
   const copies = sizeBytes > 0 ? policy.failuresToTolerate + 1 : 0;
-  const chosen = pin.hosts.map((name, index): PlacementHost => {
+  const chosen = pin.hosts.map((name, index): Offer => {
     const member = members.find((one) => one.host === name);
     if (member === undefined) throw refused(key, `there is no host ${name}`);
     if (pin.hosts.indexOf(name) !== index) throw refused(key, `${name} is named twice`);
@@ -88,13 +89,14 @@ export function placePinned(
         `${key}: ${name} can not be reached now, or its store can not be used`,
       );
     }
-    if (index < copies && !hasRoom(host, sizeBytes)) {
+    const offer = offerOf(host, policy, sizeBytes);
+    if (index < copies && offer.stores === null) {
       throw new HoldfastError(
         'no-capacity',
-        `${key}: ${object} needs ${sizeBytes} bytes on ${fillText(host)}`,
+        `${key}: ${object} needs ${sizeBytes} bytes on ${fillText(host, policy)}`,
       );
     }
-    return host;
+    return offer;
   });
   return placedOn(
     chosen.slice(0, policy.failuresToTolerate + 1),

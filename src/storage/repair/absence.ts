@@ -1,14 +1,16 @@
-// Who is gone: a host that is away for `repairDelay`, one that is back with another store, and one that is
-// no member any more. An opinion of this host, which informs repair and decides nothing by itself.
+// What is gone: a host that is away for `repairDelay`, one that is back with other devices, one that is no
+// member any more, and a single device that does not work for so long. An opinion of this host, which informs
+// repair and decides nothing by itself.
 
 import type { HostId, StoreId } from '../../model/ids.ts';
 import type { Timings } from '../../model/limits.ts';
 import type { Clock } from '../../ports/clock.ts';
+import { devicesOf, deviceWith } from '../devices/report.ts';
 import type { Heartbeats } from '../lease/heartbeat.ts';
 import type { Usage } from '../placement/usage.ts';
 
 export interface Absence {
-  /** The host does not come back with this store, as far as can be told. */
+  /** The host does not come back with this device, as far as can be told. */
   isGone(host: HostId, store: StoreId): boolean;
   /** Whether there is a host or store in any record of which that is true. */
   isAnyoneGone(): boolean;
@@ -24,8 +26,8 @@ export function createAbsence(options: {
   const { clock, timings, heartbeats } = options;
   /** This host has heard of nobody before that. */
   const startedAtMs = clock.now();
-  /** Since when the store that a host has does not work. */
-  const failedSince = new Map<HostId, number>();
+  /** Since when a device that a host has does not work, or may be the one that can not be read. */
+  const failedSince = new Map<StoreId, number>();
 
   function isGone(host: HostId, store: StoreId): boolean {
     if (!options.members().includes(host)) return true;
@@ -35,13 +37,16 @@ export function createAbsence(options: {
       return nowMs - (heard?.lastHeardAtMs ?? startedAtMs) >= timings.repairDelayMs;
     }
     if (heard === null) return false;
-    if (heard.store.problem === null) failedSince.delete(host);
-    else {
-      const sinceMs = failedSince.get(host) ?? nowMs;
-      failedSince.set(host, sinceMs);
-      return nowMs - sinceMs >= timings.repairDelayMs;
+    const device = deviceWith(heard.store, store);
+    if (device?.problem === null) {
+      failedSince.delete(store);
+      return false;
     }
-    return heard.store.id !== null && heard.store.id !== store;
+    // Where all devices can be told, and none is this one, the host has others by now.
+    if (device === null && devicesOf(heard.store).every(({ id }) => id !== null)) return true;
+    const sinceMs = failedSince.get(store) ?? nowMs;
+    failedSince.set(store, sinceMs);
+    return nowMs - sinceMs >= timings.repairDelayMs;
   }
 
   return {

@@ -56,6 +56,7 @@ export function createLayoutChange(options: {
       component: component.id,
       object: record.id,
       sizeBytes: component.sizeBytes,
+      store: component.store,
       mustCopyAll: true,
       ...(isThick ? { thick: true } : {}),
     };
@@ -74,13 +75,15 @@ export function createLayoutChange(options: {
     if (model === undefined) throw new HoldfastError('internal', `${record.id} has no mirror`);
     const taken = new Set(components(record.blueprint).map(({ host }) => host));
     const sizeBytes = model.stripes.reduce((sum, one) => sum + one.sizeBytes, 0);
-    const { host, store } = placeAnother(options.placementHosts(), taken, sizeBytes);
+    const { policy } = record;
+    const wish = { ...policy, stripes: model.stripes.length };
+    const { host, store, stores } = placeAnother(options.placementHosts(), taken, sizeBytes, wish);
     const mirror = record.blueprint.mirrors.length;
     const suffix = disk.newSuffix();
     const stripes = model.stripes.map((one, stripe) => ({
       id: componentId(`${record.id}.m${mirror}.s${stripe}.${suffix}`),
       host,
-      store,
+      store: stores[stripe] ?? store,
       sizeBytes: one.sizeBytes,
     }));
     const isThick = record.blueprint.thick === true;

@@ -35,6 +35,12 @@ export function createPolicyChange(options: {
   }
 
   function assertPossible(record: DiskRecord, policy: StoragePolicy): void {
+    if (policy.deviceClass !== record.policy.deviceClass) {
+      throw new HoldfastError(
+        'bad-request',
+        `the class of devices of ${record.name} is ${record.policy.deviceClass ?? 'open'} and can not be changed`,
+      );
+    }
     const hosts = options.placementHosts();
     const needed = hostsNeeded(policy);
     if (hosts.length < needed) {
@@ -45,7 +51,8 @@ export function createPolicyChange(options: {
     }
     const has = new Set(components(record.blueprint).map(({ host }) => host));
     const able = hosts.filter(
-      (host) => has.has(host.host) || (host.kind === 'full' && hasRoom(host, record.sizeBytes)),
+      (host) =>
+        has.has(host.host) || (host.kind === 'full' && hasRoom(host, policy, record.sizeBytes)),
     );
     const copies = policy.failuresToTolerate + 1;
     if (able.length >= copies) return;

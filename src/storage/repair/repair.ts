@@ -181,16 +181,13 @@ export function createRepair(options: {
     lost: Component,
   ): Promise<void> {
     const name = nameOf(record, vm);
-    const index = record.blueprint.mirrors.findIndex(({ stripes }) => stripes.includes(lost));
-    // All stripes of a copy lie on one host: if one of them has been moved already, there.
-    const moved = record.blueprint.mirrors[index]?.stripes.find(
-      ({ host, store }) => !absence.isGone(host, store),
-    );
-    const place = moved ?? pick(record, lost.sizeBytes);
+    const place = placeFor(record, lost);
     if (!(await options.layoutChange.replaceCopy(record, lost, place))) return;
+    const what = place.host === lost.host ? `a device of ${lost.host}` : lost.host;
+    const where = place.host === lost.host ? 'another one' : place.host;
     options.emit(
       'storage.rebuild',
-      `The copy of ${name} on ${lost.host}, which is gone, is made anew on ${place.host}`,
+      `The copy of ${name} on ${what}, which is gone, is made anew on ${where}`,
       vm,
     );
   }
@@ -211,7 +208,7 @@ export function createRepair(options: {
       record.kind === 'disk' &&
       components(record.blueprint).some(({ host, store }) => absence.isGone(host, store));
     if (copy === undefined && holdsData && vm.lock.holder !== null) return; // its copy goes first
-    const { host, store } = copy ?? pick(record, null);
+    const { host, store } = voterAt(copy?.host) ?? pick(record, null);
     await voterChange.begin(record, withReplaced(record.voters, leaving, { host, store }));
     options.emit(
       'storage.voterReplaced',
@@ -224,11 +221,38 @@ export function createRepair(options: {
     return record.voters.some((voter) => voter.host === host);
   }
 
+  /** As a voter it is named by its main device, whichever its copy is on. */
+  function voterAt(host: HostId | undefined): Pick<Voter, 'host' | 'store'> | null {
+    return options.placementHosts().find((one) => one.host === host) ?? null;
+  }
+
+  /** All stripes of a copy lie on one host: if one of them is there, or has been moved already, the others
+   * go there too, to whichever device has room. So does what was on a device that failed alone. */
+  function placeFor(record: DiskRecord, lost: Component): Pick<Component, 'host' | 'store'> {
+    const mirror = record.blueprint.mirrors.find(({ stripes }) => stripes.includes(lost));
+    const moved = mirror?.stripes.find(({ host, store }) => !absence.isGone(host, store));
+    const votesThere = record.voters.some(
+      ({ host, store }) => host === lost.host && !absence.isGone(host, store),
+    );
+    const host = moved?.host ?? (votesThere ? lost.host : undefined);
+    const hosts = options.placementHosts().filter((one) => one.host === host);
+    try {
+      const wish = { ...record.policy, stripes: 1 };
+      return placeAnother(hosts, new Set(), lost.sizeBytes, wish);
+    } catch {
+      return moved ?? pick(record, lost.sizeBytes);
+    }
+  }
+
   /** A host that has nothing of the object yet; see `placeAnother`. */
-  function pick(record: NamespaceRecord | DiskRecord, copyBytes: number | null): PlacementHost {
+  function pick(
+    record: NamespaceRecord | DiskRecord,
+    copyBytes: number | null,
+  ): Pick<Voter, 'host' | 'store'> {
     const places = record.kind === 'disk' ? components(record.blueprint) : [];
     const taken = new Set([...record.voters, ...places].map(({ host }) => host));
-    return placeAnother(options.placementHosts(), taken, copyBytes);
+    const wish = { ...record.policy, stripes: 1 };
+    return placeAnother(options.placementHosts(), taken, copyBytes, wish);
   }
 
   function tell(record: ObjectRecord, vm: NamespaceRecord, error: unknown): void {

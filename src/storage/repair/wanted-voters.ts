@@ -35,7 +35,9 @@ export function wantedVoters(wanted: Wanted): Voter[] {
   let joined = Math.max(...votersOf({ voters }).map((voter) => voter.joined));
   const join = ({ host, store }: Pick<Voter, 'host' | 'store'>): Voter => {
     joined += 1;
-    return { host, store, joined };
+    // As a voter it is named by its main device, whichever its data is on.
+    const main = hosts.find((one) => one.host === host);
+    return { host, store: main?.store ?? store, joined };
   };
   const isVoter = (host: HostId) => voters.some((voter) => voter.host === host);
   const dataHosts = data.filter(
