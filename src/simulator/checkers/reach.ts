@@ -70,8 +70,9 @@ export class Reach {
     const disk = machine?.diskWith(fileOf(component)) ?? null;
     if (disk === null) return false;
     const further = machine?.devices.find((one) => one.disk === disk);
-    const device = this.#own(host)?.devices.find(({ name }) => name === further?.name);
-    return further === undefined ? this.storeProblem(host) === null : device?.problem === null;
+    if (further === undefined) return this.storeProblem(host) === null;
+    const device = this.#own(host)?.devices.find(({ name }) => name === further.name);
+    return device?.problem === null;
   }
 
   #canUseObject(from: HostId, vm: string, { object, voters, components }: ObjectView): boolean {
