@@ -42,7 +42,7 @@ export const policyParts = {
   deviceClass: orNull(oneOf(...deviceClasses)),
 };
 
-export const policy: Field<StoragePolicy> = (place) => withoutNull(record(policyParts)(place));
+const policy: Field<StoragePolicy> = (place) => withoutNull(record(policyParts)(place));
 
 /** A policy as it was read: what it leaves out is not there. */
 export function withoutNull<Read extends { readonly deviceClass: DeviceClass | null }>(

@@ -4,7 +4,7 @@
 //
 // Any smaller plan is a run of its own, with other random delays: each is tried, nothing is concluded.
 
-import type { Scenario, ScenarioVm, Step } from '../../scenario/scenario.ts';
+import type { Scenario, ScenarioHost, ScenarioVm, Step } from '../../scenario/scenario.ts';
 import { usualWorkload } from '../run/set-up.ts';
 import type { Plan } from './plan.ts';
 import type { Strike } from './strikes.ts';
@@ -122,7 +122,10 @@ function changed(plan: Plan, cluster: Partial<Cluster>): Plan {
 function withoutDevices(plan: Plan): Plan | null {
   const { scenario } = plan;
   if (scenario.cluster.hosts.every(({ devices }) => devices === undefined)) return null;
-  const hosts = scenario.cluster.hosts.map(({ devices: _, ...host }) => host);
+  const hosts = scenario.cluster.hosts.map((host): ScenarioHost => {
+    const { devices: _, ...plain } = host;
+    return plain;
+  });
   const vms = scenario.vms.map((vm) => {
     const { deviceClass: _, ...policy } = vm.policy;
     return { ...vm, policy };
