@@ -13,6 +13,8 @@
  *   verify ok K  then: K of the newest blocks that must be on the disk were compared, all are there
  *   verify bad N then: a write before N + 1 that had been flushed is missing or damaged
  *   wrote N      the number N and its block have been written and flushed
+ *   disks S ...  a disk has come or gone since the boot: the serials of all that are there. Of one that
+ *                has come the first page was read
  *   error TEXT   something failed (a write, a flush, a module); it is tried again
  *   off          the power button was pressed, the last step is finished, the power goes off
  *
@@ -457,6 +459,72 @@ static bool disk_step(struct disk *disk, uint64_t number)
 	return true;
 }
 
+/* ---- disks that come while it runs ------------------------------------------------------------ */
+
+static int is_disk(const struct dirent *entry)
+{
+	return strncmp(entry->d_name, "vd", 2) == 0;
+}
+
+static void serial_of(const char *disk, char *serial, size_t bytes)
+{
+	char path[300];
+	snprintf(path, sizeof path, "/sys/block/%.20s/serial", disk);
+	snprintf(serial, bytes, "%.20s", disk);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	ssize_t got = read(fd, serial, bytes - 1);
+	close(fd);
+	serial[got > 0 ? got : 0] = '\0';
+	serial[strcspn(serial, "\n")] = '\0';
+}
+
+/* It answers: otherwise it is no use that it is there. */
+static bool disk_answers(const char *disk, void *page)
+{
+	char path[300];
+	snprintf(path, sizeof path, "/dev/%.20s", disk);
+	int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	bool answers = fd >= 0 && pread(fd, page, PAGE_BYTES, 0) == PAGE_BYTES;
+	if (!answers)
+		report("error read of %s: %s", disk, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return answers;
+}
+
+/* Tells when the disks are not those of the last call. */
+static void disks_look(void *page)
+{
+	static char known[LINE_BYTES - 16];
+	static bool is_first = true;
+	static int known_count;
+	char now[sizeof known] = "";
+	struct dirent **entries;
+	int count = scandir("/sys/block", &entries, is_disk, alphasort);
+	if (count < 0)
+		return;
+	bool answers = true;
+	for (int i = 0; i < count; i++) {
+		char serial[24];
+		size_t used = strlen(now);
+		serial_of(entries[i]->d_name, serial, sizeof serial);
+		snprintf(now + used, sizeof now - used, " %s", serial);
+		if (!is_first && i >= known_count)
+			answers = disk_answers(entries[i]->d_name, page) && answers;
+		free(entries[i]);
+	}
+	free(entries);
+	if (!answers)
+		return; /* looked at again at the next call */
+	if (!is_first && strcmp(known, now) != 0)
+		report("disks%s", now);
+	memcpy(known, now, sizeof known);
+	known_count = count;
+	is_first = false;
+}
+
 static void panic(void)
 {
 	int fd = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
@@ -478,6 +546,7 @@ static void count_for_ever(long interval_ms, uint64_t panic_after)
 		while (!disk_step(&disk, number))
 			pause_ms(RETRY_MS);
 		report("wrote %llu", (unsigned long long)number);
+		disks_look(disk.page);
 		if (number == panic_after)
 			panic();
 		pause_ms(interval_ms);

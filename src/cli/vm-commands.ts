@@ -75,7 +75,7 @@ export function vmCommands(open: OpenSession): Command {
     .requiredOption('--disk <disk>', 'which of its disks, such as disk1')
     .requiredOption(
       '--required <yes|no>',
-      'no: it can be started while the disk can not be reached, and gets it at its next start',
+      'no: it can be started while the disk can not be reached, and gets it when it can',
       yesOrNo,
     )
     .action(async (name, { disk, required }, command) => {

@@ -27,7 +27,7 @@ export interface VmInfo {
   readonly epoch: number;
   /** Why it does not run though it should, or what its objects lack; null if all is well. */
   readonly note: string | null;
-  /** Disks that its guest runs without; they are there again at its next start, if they can be. */
+  /** Disks that its guest runs without; it gets them when they can be reached. */
   readonly detached: readonly string[];
 }
 

@@ -125,7 +125,7 @@ export function createManager(options: {
     if (waiting !== undefined) return waiting.text;
     const accessible: Accessibility = view.accessible;
     if (at !== null && view.detached.length > 0 && accessible.accessible) {
-      return `its guest was started without ${view.detached.join(', ')}, and gets it at its next start`;
+      return `its guest runs without ${view.detached.join(', ')}, and gets it when it can be reached`;
     }
     return accessible.accessible ? null : accessible.text;
   }

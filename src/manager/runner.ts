@@ -11,18 +11,13 @@ import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import type { ProtectionState } from '../model/protection.ts';
-import {
-  type DetachedDisks,
-  detachedKey,
-  type GuestState,
-  runnerService,
-  type VmSpec,
-} from '../model/vm.ts';
+import type { GuestState, VmSpec } from '../model/vm.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Guest, GuestDriver, GuestEvent } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { OpenDisks, Storage, VmView } from '../storage/api.ts';
+import { createAbsentDisks } from './absent-disks.ts';
 import type { Emit } from './event-log.ts';
 
 interface Entry {
@@ -74,6 +69,7 @@ export function createRunner(options: {
 }): Runner {
   const { storage, guests, clock, log, probe, emit } = options;
   const entries = new Map<VmId, Entry>();
+  const absentDisks = createAbsentDisks({ storage, clock, log, emit, timings: options.timings });
   const listeners: (() => void)[] = [];
   let detached = false;
 
@@ -135,7 +131,7 @@ export function createRunner(options: {
       locked = await storage.lock(vm, { onlyIfProtected: byHa });
       entry.epoch = locked;
       entry.disks = await openDisks(entry, false);
-      await noteDetached(entry, entry.disks);
+      await absentDisks.noteMissing({ vm, name: view.name, epoch: locked }, entry.disks.missing);
       const deadlineMs = storage.leaseDeadline(vm);
       if (deadlineMs === null) {
         throw new HoldfastError(
@@ -153,6 +149,7 @@ export function createRunner(options: {
         memoryBytes: view.spec.memoryBytes,
         boot: view.spec.boot,
         disks: entry.disks.disks,
+        absentDisks: entry.disks.missing.map((one) => one.name),
         deadlineMs,
       });
       attach(entry, guest);
@@ -180,6 +177,7 @@ export function createRunner(options: {
       throw asHoldfastError(error, 'guest-failed');
     }
     probe.reached({ at: 'guest.started', vm, epoch: locked });
+    attachLater(entry, entry.disks?.missing.map((one) => one.name) ?? []);
     emit('vm.started', `VM ${view.name} was started (epoch ${locked})`, entry);
     options.onPoweredOn(vm, locked);
     return locked;
@@ -286,26 +284,31 @@ export function createRunner(options: {
     });
   }
 
-  /** Durable before the guest is there: whoever goes on with it must know which disks it has. */
-  async function noteDetached(entry: Entry, { missing }: OpenDisks): Promise<void> {
-    if (missing.length === 0) return;
-    const noted: DetachedDisks = { epoch: entry.epoch, disks: missing.map((one) => one.name) };
-    const condition = { heldAtEpoch: entry.epoch };
-    await storage.setMetadata(entry.vm, runnerService, detachedKey, noted, condition);
-    for (const { name, reason } of missing) {
-      emit(
-        'vm.diskDetached',
-        `VM ${entry.name} starts without ${name}, which it does not require: ${reason}`,
-        entry,
-      );
-    }
+  /** Disks that a guest that was found does not have. */
+  function lackedBy({ vm, guest }: Entry): string[] {
+    const view = storage.vm(vm);
+    const has = guest?.disks ?? null;
+    if (view === null || has === null) return [...(view?.detached ?? [])];
+    return view.spec.disks.map((disk) => disk.name).filter((name) => !has.includes(name));
+  }
+
+  function attachLater(
+    entry: Entry,
+    absent: readonly string[],
+    doubtful: readonly string[] = [],
+  ): void {
+    const { vm, name, epoch, guest, disks } = entry;
+    if (guest === null || disks === null) return;
+    const isOver = () =>
+      detached || entry.guest !== guest || entry.disks !== disks || entry.life.is('stopping');
+    absentDisks.attachLater({ vm: { vm, name, epoch }, guest, disks, absent, doubtful, isOver });
   }
 
   async function openDisks(entry: Entry, guestRuns: boolean): Promise<OpenDisks> {
     return storage.openDisks(entry.vm, {
       epoch: entry.epoch,
       guestRuns,
-      ...(guestRuns ? { without: storage.vm(entry.vm)?.detached ?? [] } : {}),
+      ...(guestRuns ? { without: lackedBy(entry) } : {}),
       onWritesLost: () => step(entry, 'reset', async () => writesLost(entry)),
     });
   }
@@ -479,6 +482,11 @@ export function createRunner(options: {
       return;
     }
     entry.reopening = false;
+    const absent = lackedBy(entry);
+    const optional =
+      storage.vm(entry.vm)?.spec.disks.filter((disk) => disk.required === false) ?? [];
+    const doubtful = optional.map((disk) => disk.name).filter((name) => !absent.includes(name));
+    attachLater(entry, absent, doubtful);
     await resume(entry);
     changed();
   }

@@ -23,6 +23,7 @@ export type EventType =
   | 'vm.lost'
   | 'vm.protected'
   | 'vm.diskDetached'
+  | 'vm.diskAttached'
   | 'failover.detected'
   | 'failover.waiting'
   | 'failover.lockFree'

@@ -3,6 +3,12 @@
 
 import type { Epoch, VmId } from '../model/ids.ts';
 
+export interface GuestDisk {
+  readonly name: string;
+  /** Of the NBD server. */
+  readonly socket: string;
+}
+
 export interface GuestLaunch {
   readonly vm: VmId;
   readonly name: string;
@@ -12,7 +18,9 @@ export interface GuestLaunch {
   /** `disk`, or the name of a boot image of this host's configuration. */
   readonly boot: string;
   /** NBD sockets in the order in which the guest sees its disks. */
-  readonly disks: readonly { readonly name: string; readonly socket: string }[];
+  readonly disks: readonly GuestDisk[];
+  /** Names of disks that it is started without, and may get while it runs. */
+  readonly absentDisks: readonly string[];
   /** Until when the guest may run, by the host's `Clock.now()`. */
   readonly deadlineMs: number;
 }
@@ -35,6 +43,9 @@ export interface Guest {
   readonly name: string;
   readonly epoch: Epoch;
   readonly state: 'running' | 'paused' | 'exited';
+  /** Names of the disks that it has or may have, also for a daemon that has only found it: what was being
+   * attached when the last one died counts. Null where that is not known. */
+  readonly disks: readonly string[] | null;
   /** Sets a later deadline; never resumes a paused guest. */
   extend(deadlineMs: number): void;
   /** Stops the guest's processors at once (SIGSTOP); resolves when they stand. */
@@ -45,6 +56,11 @@ export interface Guest {
   powerDown(): Promise<void>;
   /** Resets the guest as its reset button would. */
   reset(): Promise<void>;
+  /**
+   * Plugs a disk in while the guest runs; nothing happens where it has the disk. Rejects with
+   * `guest-failed` where that can not be, and otherwise may be tried again.
+   */
+  attachDisk(disk: GuestDisk): Promise<void>;
   /** Ends the guest; resolves when no process of it is left, paused or not. */
   kill(): Promise<void>;
   handle(onEvent: (event: GuestEvent) => void): void;

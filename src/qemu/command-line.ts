@@ -10,7 +10,7 @@
 // - The guest can start no process (`spawn=deny`): SIGSTOP to QEMU stops all of the guest.
 // - The process can be recognised from outside: `-name guest=NAME`, `-uuid`, the run directory.
 
-import type { GuestLaunch } from '../ports/guests.ts';
+import type { GuestDisk, GuestLaunch } from '../ports/guests.ts';
 import type { RunFiles } from './run-files.ts';
 
 export interface BootImage {
@@ -55,32 +55,49 @@ export function uuidOf(vm: string): string | null {
 }
 
 /** Named as the VM's disks are, not counted: a guest may be started without one of them. */
-function diskArguments(
-  disk: GuestLaunch['disks'][number],
-  index: number,
-  boots: boolean,
-): string[] {
-  const node = {
+export function blockNode({ name, socket }: GuestDisk): Readonly<Record<string, unknown>> {
+  return {
     driver: 'nbd',
-    'node-name': disk.name,
-    server: { type: 'unix', path: disk.socket },
+    'node-name': name,
+    server: { type: 'unix', path: socket },
     'reconnect-delay': reconnectDelaySeconds,
     discard: 'unmap',
   };
+}
+
+export const deviceId = (disk: string): string => `virtio-${disk}`;
+/** The root port for a disk that is plugged in later: nothing can be plugged into q35's own bus. */
+export const slotId = (disk: string): string => `slot-${disk}`;
+
+/** As QMP wants it: what is `true` there is `on` on the command line. */
+export function diskDevice(disk: string): Readonly<Record<string, string | true>> {
+  return {
+    driver: 'virtio-blk-pci',
+    id: deviceId(disk),
+    drive: disk,
+    serial: disk,
+    'write-cache': 'on',
+    discard: true,
+    'write-zeroes': true,
+    rerror: 'stop',
+    werror: 'stop',
+  };
+}
+
+function diskArguments(disk: GuestDisk, index: number, boots: boolean): string[] {
+  const { driver, ...properties } = diskDevice(disk.name);
   const device = [
-    'virtio-blk-pci',
-    `id=virtio-${disk.name}`,
-    `drive=${disk.name}`,
-    `serial=${disk.name}`,
-    'write-cache=on',
-    'discard=on',
-    'write-zeroes=on',
-    'rerror=stop',
-    'werror=stop',
+    driver,
+    ...Object.entries(properties).map(([key, value]) => `${key}=${value === true ? 'on' : value}`),
     // With `-kernel` the first place is taken.
     ...(boots ? [`bootindex=${index}`] : []),
   ];
-  return ['-blockdev', JSON.stringify(node), '-device', device.join(',')];
+  return ['-blockdev', JSON.stringify(blockNode(disk)), '-device', device.join(',')];
+}
+
+function slotArguments(disk: string, index: number): string[] {
+  const number = index + 1;
+  return ['-device', `pcie-root-port,id=${slotId(disk)},chassis=${number},slot=${number}`];
 }
 
 /** The arguments of QEMU, without the program's name. `image` is null to boot from the first disk. */
@@ -109,6 +126,7 @@ export function commandLine(
     ...['-device', 'virtio-rng-pci'],
     ...['-device', 'pvpanic-pci', '-action', 'panic=pause'],
     ...launch.disks.flatMap((disk, index) => diskArguments(disk, index, image === null)),
+    ...launch.absentDisks.flatMap(slotArguments),
     ...(image === null ? ['-boot', 'strict=on'] : ['-kernel', image.kernel]),
     ...(image?.initrd === undefined ? [] : ['-initrd', image.initrd]),
     ...(image?.append === undefined ? [] : ['-append', image.append]),

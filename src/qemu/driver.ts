@@ -266,7 +266,7 @@ class QemuDriver implements GuestDriver {
   #guestOf(
     identity: Pick<GuestLaunch, 'vm' | 'name' | 'epoch'>,
     files: RunFiles,
-    launch: Pick<LaunchRecord, 'disks' | 'memoryBytes' | 'logOffset'>,
+    launch: LaunchRecord | null,
   ): QemuGuest {
     return new QemuGuest(identity, {
       files,
@@ -287,8 +287,7 @@ class QemuDriver implements GuestDriver {
       probe = await this.#connectGuard(files);
       const { name, epoch: number } = await probe.status();
       // The guard itself says who its guest is; the file only adds what a guard does not know.
-      const launch = record ?? { disks: [], memoryBytes: 0, logOffset: 0 };
-      const guest = this.#guestOf({ vm, name, epoch: epoch(number) }, files, launch);
+      const guest = this.#guestOf({ vm, name, epoch: epoch(number) }, files, record);
       await guest.connectGuard();
       this.#guests.set(vm, guest);
       return guest;

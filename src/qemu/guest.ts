@@ -8,21 +8,29 @@
 import { HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, VmId } from '../model/ids.ts';
 import type { Clock } from '../ports/clock.ts';
-import type { Guest, GuestEvent } from '../ports/guests.ts';
+import type { Guest, GuestDisk, GuestEvent } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
 import { exitEvent } from './exit.ts';
 import { GuardClient, type GuardStatus, type GuestExit } from './guard-client.ts';
 import { HeartbeatReader } from './heartbeat.ts';
 import { nobodyListens } from './line-socket.ts';
+import { plugIn } from './plug-in.ts';
 import { endProcessesOf } from './processes.ts';
 import { QmpClient, type QmpObject, textOf } from './qmp.ts';
-import { guestFailed, type LaunchRecord, type RunFiles, removeRunFiles } from './run-files.ts';
+import {
+  guestFailed,
+  type LaunchRecord,
+  type RunFiles,
+  removeRunFiles,
+  writeRecord,
+} from './run-files.ts';
 
 export interface GuestContext {
   readonly files: RunFiles;
   readonly clock: Clock;
   readonly log: Log;
-  readonly launch: Pick<LaunchRecord, 'disks' | 'memoryBytes' | 'logOffset'>;
+  /** How it was started; null where that has been lost. */
+  readonly launch: LaunchRecord | null;
   /** The guest has been killed or detached: it is no longer the driver's. */
   gone(guest: QemuGuest): void;
 }
@@ -38,6 +46,7 @@ export class QemuGuest implements Guest {
   readonly name: string;
   readonly epoch: Epoch;
   readonly #context: GuestContext;
+  #launch: LaunchRecord | null;
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #heartbeat: HeartbeatReader;
@@ -68,6 +77,7 @@ export class QemuGuest implements Guest {
     this.name = identity.name;
     this.epoch = identity.epoch;
     this.#context = context;
+    this.#launch = context.launch;
     this.#clock = context.clock;
     this.#log = context.log;
     this.#heartbeat = new HeartbeatReader({
@@ -88,7 +98,11 @@ export class QemuGuest implements Guest {
   }
 
   get memoryBytes(): number {
-    return this.#context.launch.memoryBytes;
+    return this.#launch?.memoryBytes ?? 0;
+  }
+
+  get disks(): readonly string[] | null {
+    return this.#launch?.disks ?? null;
   }
 
   /** Connects to the guard and takes over what it says; rejects as `LineSocket.connect` does. */
@@ -158,6 +172,25 @@ export class QemuGuest implements Guest {
     const status = (await qmp.execute('query-status')) as QmpObject;
     // After a panic or an I/O error QEMU resets the machine but leaves its processors stopped.
     if (status['running'] !== true) await qmp.execute('cont');
+  }
+
+  async attachDisk(disk: GuestDisk): Promise<void> {
+    const qmp = this.#needQmp();
+    // First of all, so that a daemon that finds the guest later counts with the disk.
+    const before = this.#launch?.disks ?? [];
+    await this.#remember([...new Set([...before, disk.name])]);
+    try {
+      await plugIn(qmp, disk);
+    } catch (error) {
+      if (isError(error, 'guest-failed')) await this.#remember(before);
+      throw error;
+    }
+  }
+
+  async #remember(disks: readonly string[]): Promise<void> {
+    if (this.#launch === null || this.#launch.disks.length === disks.length) return;
+    this.#launch = { ...this.#launch, disks };
+    await writeRecord(this.#context.files, this.#launch);
   }
 
   kill(): Promise<void> {
@@ -272,8 +305,9 @@ export class QemuGuest implements Guest {
         };
       });
     }
-    const { files, launch } = this.#context;
-    const event = await exitEvent(exit, this.#shutdownReason, files, launch.logOffset);
+    const { files } = this.#context;
+    const logOffset = this.#launch?.logOffset ?? 0;
+    const event = await exitEvent(exit, this.#shutdownReason, files, logOffset);
     this.#contactFailed(guestFailed(`VM ${this.name}: ${event.detail}`));
     this.#emit(event);
   }
@@ -356,7 +390,7 @@ export class QemuGuest implements Guest {
       const name = textOf(data['node-name'], '');
       this.#emit({
         type: 'ioError',
-        disk: this.#context.launch.disks.includes(name) ? name : 'unknown',
+        disk: this.disks?.includes(name) ? name : 'unknown',
         detail: textOf(data['reason'], 'an I/O error'),
       });
     }

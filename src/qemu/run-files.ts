@@ -54,6 +54,7 @@ export interface LaunchRecord {
   readonly name: string;
   readonly epoch: Epoch;
   readonly memoryBytes: number;
+  /** Those that were attached since included, and one that may be being attached. */
   readonly disks: readonly string[];
   /** Where in guest.log this start begins. */
   readonly logOffset: number;
@@ -70,9 +71,14 @@ export async function writeLaunch(files: RunFiles, launch: GuestLaunch): Promise
     logOffset: await sizeOf(files.guestLog),
   };
   await mkdir(files.dir, { recursive: true, mode: 0o700 });
+  await writeRecord(files, record);
+  return record;
+}
+
+/** Whole or not at all. */
+export async function writeRecord(files: RunFiles, record: LaunchRecord): Promise<void> {
   await writeFile(`${files.launch}.new`, `${JSON.stringify(record)}\n`, { mode: 0o600 });
   await rename(`${files.launch}.new`, files.launch);
-  return record;
 }
 
 /** The launch record, or null where it is missing or can not be understood. */

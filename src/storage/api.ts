@@ -119,6 +119,9 @@ export interface OpenDisks {
   /** Disks that are not required and could not be opened, each with the reason. For a guest that
    * goes on they are opened as soon as they can be; one that is started does without them. */
   readonly missing: readonly { readonly name: string; readonly reason: string }[];
+  /** Opens one more of the VM's disks, which its guest has not had so far, if that can be at present;
+   * and says where one is served that is open. */
+  openLate(name: string): Promise<{ readonly socket: string } | { readonly reason: string }>;
   /** Ends service after what is in flight is done or, without lease, dropped. */
   close(): Promise<void>;
 }

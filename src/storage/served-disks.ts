@@ -44,7 +44,10 @@ interface Served {
   readonly server: NbdServer;
 }
 
-type HowOpened = Pick<OpenDisksOptions, 'epoch' | 'guestRuns' | 'onWritesLost'>;
+type HowOpened = Pick<OpenDisksOptions, 'epoch' | 'guestRuns' | 'onWritesLost'> & {
+  /** Nobody wants it any more. */
+  readonly isOver?: () => boolean;
+};
 
 export function createServedDisks(options: {
   readonly peer: Peer;
@@ -100,14 +103,15 @@ export function createServedDisks(options: {
 
   function open(record: NamespaceRecord, object: ObjectId, how: HowOpened): Promise<OpenDisk> {
     const { vm } = record;
-    const { epoch, guestRuns, onWritesLost } = how;
+    const { epoch, guestRuns, onWritesLost, isOver = () => false } = how;
     return openUnder({
       object,
       name: `${record.name}/${directory.disk(object)?.name ?? object}`,
       epoch,
       guestRuns,
       onWritesLost,
-      onFenced: () => holder.lost(vm),
+      // A late opening may find its own VM started again, under a newer lock.
+      onFenced: () => void (isOver() || holder.lost(vm)),
       onEvent: (type, text) => options.emit(`storage.${type}`, text, record),
       gate: gateOf(vm),
       change: (id, change) => records.changeDisk(id, change),
@@ -123,7 +127,7 @@ export function createServedDisks(options: {
   async function serve(
     record: NamespaceRecord,
     object: ObjectId,
-    wanted: OpenDisksOptions,
+    wanted: OpenDisksOptions & HowOpened,
   ): Promise<Served> {
     const { vm } = record;
     const name = directory.disk(object)?.name ?? object;
@@ -165,7 +169,7 @@ export function createServedDisks(options: {
   async function attempt(
     record: NamespaceRecord,
     object: ObjectId,
-    wanted: OpenDisksOptions,
+    wanted: OpenDisksOptions & HowOpened,
   ): Promise<Served | { readonly reason: string }> {
     if (wanted.only !== undefined || !record.optional?.includes(object)) {
       return serve(record, object, wanted);
@@ -188,7 +192,10 @@ export function createServedDisks(options: {
       const { vm } = record;
       const opened: Served[] = [];
       const missing: { name: string; reason: string }[] = [];
+      /** Names of disks that are being opened: one attempt at a time, or one would fence the other. */
+      const opening = new Set<string>();
       let isClosed = false;
+      const isOver = () => isClosed;
       // One reset is enough, however many disks have lost writes.
       let isReset = false;
       const onWritesLost = () => {
@@ -209,7 +216,7 @@ export function createServedDisks(options: {
           if (only !== undefined && directory.disk(object)?.name !== only.disk) continue;
           const name = directory.disk(object)?.name ?? object;
           if (wanted.without?.includes(name)) continue;
-          const served = await attempt(record, object, { ...wanted, onWritesLost });
+          const served = await attempt(record, object, { ...wanted, onWritesLost, isOver });
           if ('server' in served) opened.push(served);
           else {
             missing.push({ name, reason: served.reason });
@@ -224,21 +231,52 @@ export function createServedDisks(options: {
       return {
         disks: opened.map(({ name, server }) => ({ name, socket: server.path })),
         missing,
+        openLate,
         close,
       };
 
+      async function openLate(
+        name: string,
+      ): Promise<{ readonly socket: string } | { readonly reason: string }> {
+        const there = opened.find((one) => one.name === name);
+        if (there !== undefined) return { socket: there.server.path };
+        const object = record.disks.find((one) => directory.disk(one)?.name === name);
+        if (object === undefined) return { reason: 'its record is not known here' };
+        if (opening.has(name)) return { reason: 'it is being opened' };
+        opening.add(name);
+        try {
+          // What it has acknowledged was not to this guest.
+          const late = { ...wanted, guestRuns: false, onWritesLost, isOver };
+          const one = await attempt(record, object, late);
+          if (!('server' in one)) return one;
+          if (await keep(one)) return { socket: one.server.path };
+          return { reason: 'its VM is being stopped' };
+        } finally {
+          opening.delete(name);
+        }
+      }
+
+      async function keep(one: Served): Promise<boolean> {
+        if (isClosed) {
+          await one.server.close();
+          await one.disk.close();
+        } else opened.push(one);
+        return !isClosed;
+      }
+
       /** The guest waits for it: until it is there, or to its own end. */
       function openLater(object: ObjectId, name: string): void {
+        opening.add(name);
         clock.after(timings.resyncRetryMs, () => {
           if (isClosed) return;
-          attempt(record, object, { ...wanted, onWritesLost }).then(
+          attempt(record, object, { ...wanted, onWritesLost, isOver }).then(
             async (served) => {
               if (!('server' in served)) {
                 if (!isClosed) openLater(object, name);
-              } else if (isClosed) {
-                await served.server.close();
-                await served.disk.close();
-              } else opened.push(served);
+                return;
+              }
+              await keep(served);
+              opening.delete(name);
             },
             (error: unknown) => log.warn(`${record.name}/${name}: ${String(error)}`, { vm }),
           );

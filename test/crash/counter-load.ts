@@ -14,6 +14,8 @@ const patience = 20;
 
 export class CounterLoad {
   readonly vm: string;
+  /** Why a SET was not acknowledged, the last time. */
+  refusal = '';
   readonly #random: SeededRandom;
   readonly #findings: Findings;
   readonly #anyHost: () => { readonly client: ApiClient } | null;
@@ -100,8 +102,10 @@ export class CounterLoad {
       this.#possible = [value];
       this.#refusals = 0;
       this.#findings.count('SETs acknowledged');
-    } else if (code !== 'conflict') this.#possible.push(value);
-    else if (this.#possible.length === 1) this.#lost(`${JSON.stringify(expected)} is gone`);
+    } else if (code !== 'conflict') {
+      this.refusal = code;
+      this.#possible.push(value);
+    } else if (this.#possible.length === 1) this.#lost(`${JSON.stringify(expected)} is gone`);
     else {
       this.#refusals += 1;
       if (this.#refusals > patience * this.#possible.length) this.#lost('none of those is there');

@@ -6,6 +6,9 @@
 //
 // The choices follow from the seed; what they meet does not, because time is real here.
 
+import { copyFileSync, mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { SeededRandom } from '../support/seeded-random.ts';
 import { dataFiles, difference } from './copies.ts';
 import { CounterLoad } from './counter-load.ts';
@@ -193,14 +196,24 @@ class World {
     const random = this.#random;
     const findings = this.#findings;
     const clients = this.#daemons.hosts.map((host) => this.#daemons.client(host));
-    await this.#inTime('every disk is served and read', async () => {
-      const all = this.#disks.map((one) => one.quiet(isLast || random.chance(0.5)));
-      await Promise.all([...all, ...this.#counters.map((one) => one.quiet()), this.#vms.quiet()]);
-    });
+    const waiting = [
+      ...this.#disks.map((one) => {
+        const done = one.quiet(isLast || random.chance(0.5));
+        return this.#inTime(`${one.vm}/disk0 is served and read`, done, () => one.refusal);
+      }),
+      ...this.#counters.map((one) =>
+        this.#inTime(`the counter of ${one.vm} stands`, one.quiet(), () => one.refusal),
+      ),
+      this.#inTime('no VM is being made or removed', this.#vms.quiet(), () => ''),
+    ];
+    await Promise.all(waiting);
     for (const counter of this.#counters) {
-      await this.#inTime(`GET of the counter of ${counter.vm} by all hosts`, async () => {
-        for (const client of clients) while (!(await counter.isSeenBy(client))) await sleep(50);
-      });
+      const seen = Promise.all(
+        clients.map(async (client) => {
+          while (!(await counter.isSeenBy(client))) await sleep(50);
+        }),
+      );
+      await this.#inTime(`every host sees the counter of ${counter.vm}`, seen, () => '');
     }
     let disagreement: string | null = null;
     const agree = await within(patienceMs, async () => {
@@ -213,11 +226,19 @@ class World {
     this.#daemons.listen();
   }
 
-  async #inTime(what: string, action: () => Promise<void>): Promise<void> {
-    const isDone = await Promise.race([action().then(() => true), sleep(patienceMs)]);
+  async #inTime(what: string, done: Promise<unknown>, why: () => string): Promise<void> {
+    const isDone = await Promise.race([done.then(() => true), sleep(patienceMs)]);
     if (isDone === true) return;
-    const refusals = this.#disks.map((one) => one.refusal).filter((text) => text !== '');
-    this.#findings.violation(`not within ${patienceMs / 1000} s: ${what} (${refusals.join('; ')})`);
+    this.#findings.violation(`not within ${patienceMs / 1000} s: ${what}; last: ${why()}`);
+    this.#keepLogs();
+  }
+
+  /** For whoever has to find out why: the folder of the cluster goes with the run. */
+  #keepLogs(): void {
+    const { cluster, hosts } = this.#daemons;
+    const kept = mkdtempSync(join(tmpdir(), 'hf-crash-logs-'));
+    for (const host of hosts) copyFileSync(cluster.log(host), join(kept, `${host}.log`));
+    this.#findings.violation(`(the logs until then are in ${kept})`);
   }
 
   async #compareCopies(): Promise<void> {

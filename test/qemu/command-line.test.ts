@@ -17,6 +17,7 @@ const launch: GuestLaunch = {
     { name: 'disk0', socket: '/run/holdfast/nbd/a.sock' },
     { name: 'disk2', socket: '/run/holdfast/nbd/b,c.sock' },
   ],
+  absentDisks: [],
   deadlineMs: 1000,
 };
 const files = runFiles('/run/holdfast/guests', launch.vm);
@@ -25,6 +26,18 @@ const files = runFiles('/run/holdfast/guests', launch.vm);
 function values(argv: readonly string[], option: string): string[] {
   return argv.filter((_, index) => argv[index - 1] === option);
 }
+
+test('a root port for each disk that may be plugged in later, and none for others', () => {
+  const ports = (absentDisks: string[]) =>
+    values(commandLine({ ...launch, absentDisks }, files, 'tcg', null), '-device').filter((one) =>
+      one.startsWith('pcie-root-port'),
+    );
+  expect(ports([])).toEqual([]);
+  expect(ports(['disk1', 'disk3'])).toEqual([
+    'pcie-root-port,id=slot-disk1,chassis=1,slot=1',
+    'pcie-root-port,id=slot-disk3,chassis=2,slot=2',
+  ]);
+});
 
 test('a guest with a boot image', () => {
   const image = { kernel: '/boot/k', initrd: '/boot/i', append: 'quiet a=b' };

@@ -93,6 +93,7 @@ function launchOf(socket: string | null, other: Partial<GuestLaunch> = {}): Gues
     memoryBytes,
     boot: 'counter',
     disks: socket === null ? [] : [{ name: 'disk0', socket }],
+    absentDisks: [],
     deadlineMs: clock.now() + farMs,
     ...other,
   };
@@ -255,6 +256,37 @@ describe('a guest', { timeout: patience }, () => {
     await still?.kill();
     expect(await (await driverIn(runDir)).recover()).toEqual([]);
     await until(() => processesWith(`${runDir}/`).length === 0);
+    expectNothingLeft(runDir);
+  });
+
+  test('gets a disk that it was started without while it runs, once', async () => {
+    const runDir = tempFolder();
+    const driver = await driverIn(runDir);
+    const [first, second] = [await disk(tempFolder()), await disk(tempFolder())];
+    const guest = await driver.start(launchOf(first.socket, { absentDisks: ['disk1'] }));
+    const seen = events(guest);
+    await untilItCounts(seen);
+    expect(guest.disks).toEqual(['disk0']);
+    const late = { name: 'disk1', socket: second.socket };
+    // Nothing was kept free for it.
+    await expect(guest.attachDisk({ ...late, name: 'disk2' })).rejects.toMatchObject({
+      code: 'guest-failed',
+    });
+    await guest.attachDisk(late);
+    await until(() => lines(seen).includes('disks disk0 disk1'));
+    await guest.attachDisk(late);
+    guest.detach();
+
+    const [found] = await (await driverIn(runDir)).recover();
+    expect(found?.disks).toEqual(['disk0', 'disk1']);
+    const after = events(found as Guest);
+    await untilItCounts(after);
+    await found?.attachDisk(late);
+    await found?.reset();
+    await until(() => lines(after).some((line) => line.startsWith('read ')));
+    await untilItCounts(after);
+    await found?.kill();
+    expect(lines(after).filter((line) => line.startsWith('disks'))).toEqual([]);
     expectNothingLeft(runDir);
   });
 

@@ -1,7 +1,7 @@
 // A guest as one run of the daemon holds it. The guest outlives the daemon; what a daemon that is dead
 // by now still says to it on its way out is not heard.
 
-import type { Guest, GuestEvent } from '../../ports/guests.ts';
+import type { Guest, GuestDisk, GuestEvent } from '../../ports/guests.ts';
 import type { VirtualGuest } from './guest.ts';
 import type { Process } from './process.ts';
 
@@ -30,6 +30,10 @@ export class GuestHandle implements Guest {
     return this.#guest.state;
   }
 
+  get disks() {
+    return this.#guest.diskNames;
+  }
+
   extend(deadlineMs: number): void {
     if (this.#daemon.isAlive) this.#guest.extend(deadlineMs);
   }
@@ -48,6 +52,10 @@ export class GuestHandle implements Guest {
 
   reset(): Promise<void> {
     return this.#daemon.isAlive ? this.#guest.reset() : new Promise(() => {});
+  }
+
+  attachDisk(disk: GuestDisk): Promise<void> {
+    return this.#daemon.isAlive ? this.#guest.attachDisk(disk) : new Promise(() => {});
   }
 
   async kill(): Promise<void> {

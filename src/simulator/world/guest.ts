@@ -2,8 +2,9 @@
 // reads back, and holds what it reads against what it was told before (`DiskTruth`). The guard is a
 // process of its own: it stops the guest at the deadline, with or without a daemon.
 
+import { HoldfastError } from '../../model/errors.ts';
 import type { Epoch, VmId } from '../../model/ids.ts';
-import type { Guest, GuestEvent, GuestLaunch } from '../../ports/guests.ts';
+import type { Guest, GuestDisk, GuestEvent, GuestLaunch } from '../../ports/guests.ts';
 import {
   blockBytes,
   type DiskTruth,
@@ -47,7 +48,7 @@ export class VirtualGuest {
   readonly epoch: Epoch;
   readonly #with: GuestSurroundings;
   readonly #process: Process;
-  readonly #disks: readonly AttachedDisk[];
+  readonly #disks: AttachedDisk[];
   #state: Guest['state'] = 'running';
   #deadlineMs: number;
   #program: Program;
@@ -95,6 +96,18 @@ export class VirtualGuest {
     this.#enter('running');
     this.#armGuard();
     this.#process.thaw();
+  }
+
+  /** As plugging in, it takes a processor that runs. */
+  async attachDisk({ name, socket }: GuestDisk): Promise<void> {
+    if (this.#state !== 'running') {
+      throw new HoldfastError('not-running', `the guest of ${this.name} is ${this.#state}`);
+    }
+    if (this.diskNames.includes(name)) return;
+    const disk = { number: numberOf(name), socket };
+    this.#disks.push(disk);
+    this.#program.attach(disk);
+    this.#with.changed(this);
   }
 
   powerDown(): void {
@@ -218,8 +231,10 @@ class Program {
   readonly #events: ProgramEvents;
   readonly #epoch: Epoch;
   /** Which disks of the VM they are: it may have been started without some. */
-  readonly #numbers: readonly number[];
-  readonly #clients: readonly NbdClient[];
+  readonly #numbers: number[];
+  readonly #clients: NbdClient[];
+  /** Disks from here on were attached while it ran, and have not been read yet. */
+  #known: number;
   readonly #boot: number;
   readonly #unflushed: WriteToken[][];
   #round = 0;
@@ -240,8 +255,18 @@ class Program {
     this.#numbers = disks.map((disk) => disk.number);
     this.#clients = disks.map(({ socket }) => new NbdClient(time, streams, socket, process));
     this.#unflushed = disks.map(() => []);
+    this.#known = disks.length;
     this.#boot = truth.booted();
     this.#readAll(0, 0);
+  }
+
+  /** It is read whole before it is written to, as those are that were there at the boot. */
+  attach({ number, socket }: AttachedDisk): void {
+    if (this.#isOver) return;
+    const { time, streams } = this.#with;
+    this.#numbers.push(number);
+    this.#clients.push(new NbdClient(time, streams, socket, this.#process));
+    this.#unflushed.push([]);
   }
 
   end(): void {
@@ -305,6 +330,11 @@ class Program {
     if (this.#isOver || this.#events.isHung()) return;
     this.#round += 1;
     const { workload, random, truth } = this.#with;
+    if (this.#known < this.#clients.length) {
+      const first = this.#known;
+      this.#known = this.#clients.length;
+      return this.#readAll(first, 0);
+    }
     if (workload.blocks === 0 || this.#clients.length === 0) return this.#idle();
     const disk = this.#round % this.#clients.length;
     const index = random.below(workload.blocks);

@@ -10,6 +10,8 @@ const toldAsEvents: ReadonlySet<unknown> = new Set<EventType>([
   'vm.ready',
   'vm.silent',
   'vm.panicked',
+  'vm.diskDetached',
+  'vm.diskAttached',
   'storage.copyAdded',
   'storage.copyLost',
   'storage.copyRemoved',
