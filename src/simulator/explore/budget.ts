@@ -185,7 +185,7 @@ export class Budget implements Observer {
       const voters = votersOf(record).map((voter) => voter.host as string);
       if (!voters.includes(host)) return this.#standsLossOf(record, host);
       const gone = voters.filter((voter) => voter === host || this.#lost.has(voter)).length;
-      if (gone > tolerated(record)) return false;
+      if (gone > tolerated(record) || isChanging(record)) return false;
       return this.#standsLossOf(record, host);
     });
   }
@@ -197,6 +197,7 @@ export class Budget implements Observer {
     const isOn = ({ host, store }: Component) => host === hostOrStore || store === hostOrStore;
     const all = components(record.blueprint);
     if (!all.some(isOn)) return true;
+    if (isChanging(record)) return false;
     const isLost = ({ host, store }: Component) => this.#lost.has(host) || this.#lost.has(store);
     if (!all.every((one) => record.inSync.includes(one.id) || isLost(one))) return false;
     return stripesOf(record).every((copies) =>
