@@ -227,12 +227,18 @@ export function createRepair(options: {
   }
 
   /** All stripes of a copy lie on one host: if one of them is there, or has been moved already, the others
-   * go there too, to whichever device has room. So does what was on a device that failed alone. */
+   * go there too, to whichever device has room. So does what was on a device that failed alone. Never
+   * to a host that has another copy: one failure would take both. */
   function placeFor(record: DiskRecord, lost: Component): Pick<Component, 'host' | 'store'> {
-    const mirror = record.blueprint.mirrors.find(({ stripes }) => stripes.includes(lost));
-    const moved = mirror?.stripes.find(({ host, store }) => !absence.isGone(host, store));
+    const { mirrors } = record.blueprint;
+    const mirror = mirrors.find(({ stripes }) => stripes.includes(lost));
+    const others = mirrors.filter((one) => one !== mirror).flatMap(({ stripes }) => stripes);
+    const isFree = ({ host }: Pick<Component, 'host'>) => others.every((one) => one.host !== host);
+    const moved = mirror?.stripes.find(
+      (one) => isFree(one) && !absence.isGone(one.host, one.store),
+    );
     const votesThere = record.voters.some(
-      ({ host, store }) => host === lost.host && !absence.isGone(host, store),
+      ({ host, store }) => host === lost.host && isFree(lost) && !absence.isGone(host, store),
     );
     const host = moved?.host ?? (votesThere ? lost.host : undefined);
     const hosts = options.placementHosts().filter((one) => one.host === host);
