@@ -5,13 +5,12 @@
 import type { HoldfastError } from '../model/errors.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { LocalDisk } from '../ports/disk.ts';
-import { syncFile, writeTo } from '../ports/disk-calls.ts';
+import { tryDevice } from '../ports/disk-calls.ts';
 import type { Log } from '../ports/log.ts';
 
 const lookEveryMs = 5000;
 /** A device that fails again and again must not make the host do nothing but start. */
 const leastUptimeMs = 15_000;
-const trialFile = 'trial';
 
 export function watchFailedStore(options: {
   readonly clock: Clock;
@@ -49,16 +48,4 @@ export function watchFailedStore(options: {
       timer.cancel();
     },
   };
-}
-
-/** Rejects unless a new file can be written, made durable and removed. */
-async function tryDevice(disk: LocalDisk): Promise<void> {
-  const file = await disk.open(trialFile, { create: true });
-  try {
-    await writeTo(file, 0, new Uint8Array(4096));
-    await syncFile(file);
-  } finally {
-    await file.close();
-    await disk.remove(trialFile);
-  }
 }

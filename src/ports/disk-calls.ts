@@ -1,6 +1,6 @@
 // A file's callbacks as promises, for paths that need not be quick (open, checkpoint, superblock, heads).
 
-import type { DiskError, DiskFile } from './disk.ts';
+import type { DiskError, DiskFile, LocalDisk } from './disk.ts';
 
 type Done = (error: DiskError | null) => void;
 
@@ -17,3 +17,17 @@ export const syncFile = (file: DiskFile): Promise<void> => promised((done) => fi
 
 export const readFrom = (file: DiskFile, offset: number, target: Uint8Array): Promise<void> =>
   promised((done) => file.read(offset, target, done));
+
+const trialFile = 'trial';
+
+/** Rejects unless a new file can be written, made durable and removed. */
+export async function tryDevice(disk: LocalDisk): Promise<void> {
+  const file = await disk.open(trialFile, { create: true });
+  try {
+    await writeTo(file, 0, new Uint8Array(4096));
+    await syncFile(file);
+  } finally {
+    await file.close();
+    await disk.remove(trialFile);
+  }
+}

@@ -43,13 +43,10 @@ function diskProblems(vm: NamespaceRecord, disk: DiskRecord): string[] {
   if (behind.length > 0) {
     problems.push(`${name} is not in sync on ${behind.map((one) => one.host).join()}`);
   }
-  // A mirror may lie on two hosts, where a device of one was away while the other stripe was made anew.
-  const hasTwice = (stripe: number) => {
-    const hosts = blueprint.mirrors.flatMap(({ stripes: of }) => of[stripe]?.host ?? []);
-    return new Set(hosts).size !== hosts.length;
-  };
-  if (all.some((_, stripe) => hasTwice(stripe))) {
-    problems.push(`${name} has two copies of a stripe on one host`);
+  const hosts = blueprint.mirrors.map((mirror) => new Set(mirror.stripes.map((one) => one.host)));
+  if (hosts.some((its) => its.size > 1)) problems.push(`${name} has a mirror on several hosts`);
+  if (new Set(hosts.flatMap((its) => [...its])).size < blueprint.mirrors.length) {
+    problems.push(`${name} has two mirrors on one host`);
   }
   return problems;
 }

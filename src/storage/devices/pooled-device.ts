@@ -12,7 +12,7 @@ import { type ComponentId, componentId, type HostId, type StoreId } from '../../
 import type { Clock, Timer } from '../../ports/clock.ts';
 import type { DevicePort, OpenedDevice } from '../../ports/device.ts';
 import { DiskError, type LocalDisk } from '../../ports/disk.ts';
-import { syncFile, writeTo } from '../../ports/disk-calls.ts';
+import { tryDevice } from '../../ports/disk-calls.ts';
 import { countLoss, type DeviceIdentity, readIdentity } from './identity.ts';
 import { type MeasuredDisk, measured } from './measured-disk.ts';
 import type { DeviceReport } from './report.ts';
@@ -20,7 +20,6 @@ import type { DeviceReport } from './report.ts';
 const lookEveryMs = 5000;
 /** A look that takes so many intervals: the device does not answer. */
 const silentLooks = 3;
-const trialFile = 'trial';
 
 export interface PooledDeviceOptions {
   readonly port: DevicePort;
@@ -210,17 +209,10 @@ export class PooledDevice {
   }
 }
 
-/** Rejects unless a new file can be written, made durable and removed; a full device works, too. */
+/** As `tryDevice`; a full device works, too. */
 async function tryOut(disk: LocalDisk): Promise<void> {
   try {
-    const file = await disk.open(trialFile, { create: true });
-    try {
-      await writeTo(file, 0, new Uint8Array(4096));
-      await syncFile(file);
-    } finally {
-      await file.close();
-      await disk.remove(trialFile);
-    }
+    await tryDevice(disk);
   } catch (error) {
     if (!(error instanceof DiskError && error.kind === 'full')) throw error;
   }

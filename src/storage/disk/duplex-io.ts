@@ -8,6 +8,7 @@
 import type { HoldfastError } from '../../model/errors.ts';
 import { limits } from '../../model/limits.ts';
 import type { ZeroOptions } from './block-device.ts';
+import { InFlight } from './in-flight.ts';
 import { zeroPieceBytes } from './mirror.ts';
 import { createRangeLocks } from './range-locks.ts';
 import type { DiskIo, StripedIo } from './striped-io.ts';
@@ -19,8 +20,7 @@ export class DuplexIo implements DiskIo {
   private readonly from: StripedIo;
   private readonly to: StripedIo;
   private readonly locks = createRangeLocks();
-  private inFlight = 0;
-  private whenIdle: Done[] = [];
+  private readonly inFlight = new InFlight();
   /** The tree that was being filled is given up. */
   private isSingle = false;
 
@@ -35,8 +35,7 @@ export class DuplexIo implements DiskIo {
   }
 
   idle(then: Done): void {
-    if (this.inFlight === 0) then();
-    else this.whenIdle.push(then);
+    this.inFlight.idle(then);
   }
 
   read(
@@ -74,12 +73,12 @@ export class DuplexIo implements DiskIo {
   }
 
   flush(done: Done): void {
-    this.inFlight += 1;
+    this.inFlight.began();
     this.both(
       (io, landed) => io.flush(landed),
       () => {
         done();
-        this.ended();
+        this.inFlight.ended();
       },
     );
   }
@@ -156,22 +155,14 @@ export class DuplexIo implements DiskIo {
     exclusive: boolean,
     granted: (release: Done) => void,
   ): void {
-    this.inFlight += 1;
+    this.inFlight.began();
     const from = offset - (offset % limits.blockBytes);
     const end = Math.ceil((offset + length) / limits.blockBytes) * limits.blockBytes;
     this.locks.acquire(from, end - from, exclusive, (release) =>
       granted(() => {
         release();
-        this.ended();
+        this.inFlight.ended();
       }),
     );
-  }
-
-  private ended(): void {
-    this.inFlight -= 1;
-    if (this.inFlight > 0) return;
-    const waiting = this.whenIdle;
-    this.whenIdle = [];
-    for (const resume of waiting) resume();
   }
 }

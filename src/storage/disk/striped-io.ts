@@ -3,6 +3,7 @@
 
 import type { HoldfastError } from '../../model/errors.ts';
 import type { ZeroOptions } from './block-device.ts';
+import { InFlight } from './in-flight.ts';
 import { segments, stripeRanges } from './layout.ts';
 import type { Mirror } from './mirror.ts';
 
@@ -24,8 +25,7 @@ export interface DiskIo {
 export class StripedIo implements DiskIo {
   private readonly mirrors: readonly Mirror[];
   private readonly stripeBytes: number;
-  private inFlight = 0;
-  private whenIdle: Done[] = [];
+  private readonly inFlight = new InFlight();
 
   /** A mirror for each stripe. */
   constructor(mirrors: readonly Mirror[], stripeBytes: number) {
@@ -34,8 +34,7 @@ export class StripedIo implements DiskIo {
   }
 
   idle(then: Done): void {
-    if (this.inFlight === 0) then();
-    else this.whenIdle.push(then);
+    this.inFlight.idle(then);
   }
 
   read(
@@ -46,9 +45,9 @@ export class StripedIo implements DiskIo {
     const pieces = segments(this.mirrors.length, this.stripeBytes, offset, length);
     const first = pieces[0];
     if (pieces.length === 1 && first !== undefined) {
-      this.inFlight += 1;
+      this.inFlight.began();
       this.mirror(first.stripe).read(first.offset, length, (error, bytes) => {
-        this.ended();
+        this.inFlight.ended();
         done(error, bytes);
       });
       return;
@@ -106,22 +105,14 @@ export class StripedIo implements DiskIo {
   private each<T>(items: readonly T[], start: (item: T, landed: Done) => void, done: Done): void {
     let missing = items.length;
     if (missing === 0) return done();
-    this.inFlight += 1;
+    this.inFlight.began();
     for (const item of items) {
       start(item, () => {
         missing -= 1;
         if (missing > 0) return;
-        this.ended();
+        this.inFlight.ended();
         done();
       });
     }
-  }
-
-  private ended(): void {
-    this.inFlight -= 1;
-    if (this.inFlight > 0) return;
-    const waiting = this.whenIdle;
-    this.whenIdle = [];
-    for (const resume of waiting) resume();
   }
 }
