@@ -309,7 +309,7 @@ export function createRunner(options: {
       epoch: entry.epoch,
       guestRuns,
       ...(guestRuns ? { without: lackedBy(entry) } : {}),
-      onWritesLost: () => step(entry, 'reset', async () => writesLost(entry)),
+      onWritesLost: () => step(entry, 'end after a loss of writes', async () => writesLost(entry)),
     });
   }
 
@@ -320,21 +320,10 @@ export function createRunner(options: {
       entry.hasLostWrites = true;
       return;
     }
+    // A reset would be quicker, and would wait for the answers that the disk must not give any more.
     const lost = 'acknowledged writes that it had not flushed are lost';
-    if (entry.guest?.state !== 'running') {
-      // One that stands still can not be reset before it goes on, and then it would be too late.
-      emit('vm.exited', `VM ${entry.name} is ended: ${lost}`, entry);
-      crashed(entry);
-      return;
-    }
-    emit('vm.exited', `VM ${entry.name} is reset: ${lost}`, entry);
-    // Not waited for: should it be paused in the middle, the reset waits for what is queued behind.
-    entry.guest.reset().catch((error: unknown) => {
-      log.error(`${entry.name} could not be reset: ${asHoldfastError(error).message}`, {
-        vm: entry.vm,
-      });
-      crashed(entry);
-    });
+    emit('vm.exited', `VM ${entry.name} is ended: ${lost}`, entry);
+    crashed(entry);
   }
 
   function attach(entry: Entry, guest: Guest): void {

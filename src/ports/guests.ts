@@ -29,7 +29,7 @@ export type GuestEvent =
   /** The process ended; `clean` if the guest switched itself off. */
   | { readonly type: 'exited'; readonly clean: boolean; readonly detail: string }
   | { readonly type: 'panicked' }
-  /** The guest itself asked for a reset or was reset. */
+  /** The guest has reset itself. */
   | { readonly type: 'reset' }
   /** A line on the heartbeat port. */
   | { readonly type: 'heartbeat'; readonly line: string }
@@ -54,8 +54,6 @@ export interface Guest {
   resume(deadlineMs: number): Promise<void>;
   /** Asks the guest to switch itself off (ACPI). */
   powerDown(): Promise<void>;
-  /** Resets the guest as its reset button would. */
-  reset(): Promise<void>;
   /**
    * Plugs a disk in while the guest runs; nothing happens where it has the disk. Rejects with
    * `guest-failed` where that can not be, and otherwise may be tried again.

@@ -166,14 +166,6 @@ export class QemuGuest implements Guest {
     await this.#needQmp().execute('system_powerdown');
   }
 
-  async reset(): Promise<void> {
-    const qmp = this.#needQmp();
-    await qmp.execute('system_reset');
-    const status = (await qmp.execute('query-status')) as QmpObject;
-    // After a panic or an I/O error QEMU resets the machine but leaves its processors stopped.
-    if (status['running'] !== true) await qmp.execute('cont');
-  }
-
   async attachDisk(disk: GuestDisk): Promise<void> {
     const qmp = this.#needQmp();
     // First of all, so that a daemon that finds the guest later counts with the disk.

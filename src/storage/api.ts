@@ -128,10 +128,11 @@ export interface OpenDisks {
 
 export interface OpenDisksOptions {
   readonly epoch: Epoch;
-  /** A guest has been using the disks and goes on (the daemon restarted): it must be reset if
+  /** A guest has been using the disks and goes on (the daemon restarted): it must be ended if
    * acknowledged writes that it has not flushed were lost. */
   readonly guestRuns: boolean;
-  /** Called when that is so. */
+  /** Called, once, when that is so, then or later. That disk answers no request any more; all are to be
+   * closed when their user is ended. */
   readonly onWritesLost: () => void;
   /** Disks to leave alone: the guest that goes on was started without them. */
   readonly without?: readonly string[];

@@ -35,12 +35,22 @@ export function complianceProblems(
 function layoutProblem(object: Omit<ObjectView, 'problems'>, isThick: boolean): string | null {
   const { kind, components, next, policy } = object;
   if (kind !== 'disk') return null;
+  const scattered = scatteredHosts(components);
+  if (scattered !== null) return `One of its copies is spread over ${scattered}, not on one host`;
   const stripes = 1 + Math.max(0, ...components.map((part) => part.stripe));
   const isThin = policy.thick === true && !isThick;
   if (stripes === policy.stripes && !isThin) return null;
   const asked = `${policy.stripes} ${policy.stripes === 1 ? 'stripe' : 'stripes'}${isThin ? ' of thick components' : ''}`;
   const state = next.length === 0 ? '' : '; it is being copied to new components';
   return `It has ${stripes} ${stripes === 1 ? 'stripe' : 'stripes'}, and its policy asks for ${asked}${state}`;
+}
+
+function scatteredHosts(components: readonly ComponentView[]): string | null {
+  for (const { mirror } of components) {
+    const hosts = new Set(components.filter((one) => one.mirror === mirror).map((one) => one.host));
+    if (hosts.size > 1) return [...hosts].join(' and ');
+  }
+  return null;
 }
 
 function copyProblem({ kind, components, policy }: Omit<ObjectView, 'problems'>): string | null {

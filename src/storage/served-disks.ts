@@ -196,11 +196,10 @@ export function createServedDisks(options: {
       const opening = new Set<string>();
       let isClosed = false;
       const isOver = () => isClosed;
-      // One reset is enough, however many disks have lost writes.
-      let isReset = false;
+      let areWritesLost = false;
       const onWritesLost = () => {
-        if (!isReset) wanted.onWritesLost();
-        isReset = true;
+        if (!areWritesLost) wanted.onWritesLost();
+        areWritesLost = true;
       };
       const close = async () => {
         isClosed = true;

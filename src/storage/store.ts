@@ -324,6 +324,7 @@ export async function createStore(options: StoreOptions): Promise<Store> {
       openDisk: disks.openDisk,
       placementHosts: views.placementHosts,
       isGone: (host) => !heartbeats.isReachable(host),
+      isLost: ({ host, store }) => absence.isGone(host, store),
       emit,
     }),
     policyChange,

@@ -58,6 +58,8 @@ export class Session {
   disk: OpenDisk | null = null;
   isOpen = true;
   isOver = false;
+  /** Its disk must not answer any more. */
+  isMute = false;
   pending = 0;
   lost = 0;
   /** When the last flush that was acknowledged was issued. */
@@ -239,6 +241,11 @@ export class DiskWorld {
         session.lost += 1;
         // A writer that is over may learn of it last: the guest of the next one is a new one.
         if (!session.isOver || this.session?.disk == null) this.oracle.writesLost();
+        session.isMute = true;
+        // Its guest is ended, and started anew.
+        running.clock.after(1, () => {
+          if (this.session === session) this.open(host);
+        });
       },
       onFenced: () => end('fenced'),
       onEvent: (type, text) => {
@@ -276,7 +283,7 @@ export class DiskWorld {
     const acknowledged = this.oracle.write(offset, bytes, fua);
     session.pending += 1;
     session.disk.write(offset, bytes, fua, (error) => {
-      session.pending -= 1;
+      this.#answered(session, error);
       if (error !== null || session.isOver) return;
       this.note(`wrote ${stamp}`);
       acknowledged();
@@ -293,7 +300,7 @@ export class DiskWorld {
     const acknowledged = this.oracle.write(offset, new Uint8Array(length), options.fua);
     session.pending += 1;
     session.disk.zero(offset, length, options, (error) => {
-      session.pending -= 1;
+      this.#answered(session, error);
       if (error !== null || session.isOver) return;
       this.note(`wrote ${what}`);
       acknowledged();
@@ -311,7 +318,7 @@ export class DiskWorld {
     );
     session.pending += 1;
     session.disk.read(offset, length, (error, bytes) => {
-      session.pending -= 1;
+      this.#answered(session, error);
       if (session.isOver) return;
       if (error === null) check(bytes);
       else if (!this.mayBeUnreadable && error.code !== 'stopped') {
@@ -327,12 +334,18 @@ export class DiskWorld {
     const issuedAtMs = this.clock.now();
     session.pending += 1;
     session.disk.flush((error) => {
-      session.pending -= 1;
+      this.#answered(session, error);
       if (error !== null || session.isOver) return;
       this.note('flushed');
       session.flushedAtMs = issuedAtMs;
       flushed();
     });
+  }
+
+  #answered(session: Session, error: HoldfastError | null): void {
+    session.pending -= 1;
+    if (error === null && session.isMute)
+      this.oracle.problems.push('answers after a loss of writes');
   }
 
   /** Something that another policy may ask for, with this many mirrors at least. */

@@ -74,16 +74,18 @@ export class Copies {
     return content !== undefined && stampAt(this.#buffer, 0)?.serial === stamp.serial;
   }
 
-  /** Whether that write of the block, or a later one, would survive a loss of power. */
+  /** Whether that write of the block, or a later one, would survive a loss of power. Bits that flipped
+   * afterwards are another matter. */
   isDurable(component: Component, stamp: Stamp): boolean {
     const given = this.given(component.id, stamp.block);
     const file = fileOf(component.id);
-    const durable = this.#device(component.host, file)?.files.get(file)?.durable;
-    if (given === null || durable === undefined) return false;
-    return [0, lastSector].every((sector) => {
-      durable.read(given.offset + sector, this.#buffer);
-      return (stampAt(this.#buffer, 0)?.serial ?? 0) >= stamp.serial;
-    });
+    const device = this.#device(component.host, file);
+    if (given === null || device === null) return false;
+    return [0, lastSector].every(
+      (sector) =>
+        device.readDurable(file, given.offset + sector, this.#buffer) &&
+        (stampAt(this.#buffer, 0)?.serial ?? 0) >= stamp.serial,
+    );
   }
 
   /** The object is deleted. */

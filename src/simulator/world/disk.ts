@@ -36,6 +36,14 @@ interface StoredFile {
   dirty: Set<number>;
 }
 
+/** A page in which bits were flipped. */
+interface Rot {
+  readonly file: StoredFile;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+  readonly before: Uint8Array;
+}
+
 export type DiskOperation =
   | 'read'
   | 'write'
@@ -74,9 +82,7 @@ export class VirtualDisk {
   /** Runs that ended while their daemon lives on: what they still ask for fails. */
   readonly #ended = new Set<number>();
   #usedBytes = 0;
-  /** Blocks in which bits were flipped. */
-  #rotten: { readonly file: StoredFile; readonly offset: number; readonly bytes: Uint8Array }[] =
-    [];
+  #rotten: Rot[] = [];
   #bytesToPowerCut = Number.POSITIVE_INFINITY;
 
   constructor(
@@ -201,6 +207,7 @@ export class VirtualDisk {
       const bytes = new Uint8Array(pageBytes);
       const offset = page * pageBytes;
       file.content.read(offset, bytes);
+      const before = bytes.slice();
       // Some in each piece, so that nobody who looks at a part only overlooks it.
       for (let from = 0; from < pageBytes; from += 16) {
         const at = from + this.#random.below(16);
@@ -208,10 +215,28 @@ export class VirtualDisk {
       }
       file.content.write(offset, bytes);
       file.durable.share(file.content, [page]);
-      this.#rotten.push({ file, offset, bytes });
+      this.#rotten.push({ file, offset, bytes, before });
       chosen.push({ file: name, offset });
     }
     return chosen;
+  }
+
+  /** Up to a page of what would survive a loss of power; where bits have been flipped, of what was there
+   * before. False: there is no such file. */
+  readDurable(name: string, offset: number, target: Uint8Array): boolean {
+    const file = this.files.get(name);
+    if (file === undefined) return false;
+    file.durable.read(offset, target);
+    const page = offset - (offset % pageBytes);
+    for (const rot of this.#rotten) {
+      if (rot.file !== file || rot.offset !== page) continue;
+      const end = offset - page + target.length;
+      const flipped = rot.bytes.subarray(offset - page, end);
+      if (target.every((byte, index) => byte === flipped[index])) {
+        target.set(rot.before.subarray(offset - page, end));
+      }
+    }
+    return true;
   }
 
   /** Whether something of it is still there, for reads or after a loss of power. */

@@ -50,10 +50,6 @@ export class GuestHandle implements Guest {
     if (this.#daemon.isAlive) this.#guest.powerDown();
   }
 
-  reset(): Promise<void> {
-    return this.#daemon.isAlive ? this.#guest.reset() : new Promise(() => {});
-  }
-
   attachDisk(disk: GuestDisk): Promise<void> {
     return this.#daemon.isAlive ? this.#guest.attachDisk(disk) : new Promise(() => {});
   }

@@ -119,16 +119,6 @@ export class VirtualGuest {
     );
   }
 
-  /** What is under way to its disks is waited for, as QEMU does. */
-  reset(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#program.endWhenIdle(() => {
-        if (this.#state !== 'exited') this.#program = this.#boot();
-        resolve();
-      });
-    });
-  }
-
   kill(): void {
     this.#isKilled = true;
     this.exit(false, 'killed');
@@ -272,19 +262,6 @@ class Program {
   end(): void {
     this.#isOver = true;
     for (const client of this.#clients) client.close();
-  }
-
-  endWhenIdle(ended: () => void): void {
-    this.#isOver = true;
-    let busy = this.#clients.length;
-    if (busy === 0) ended();
-    for (const client of this.#clients) {
-      client.whenIdle(() => {
-        client.close();
-        busy -= 1;
-        if (busy === 0) ended();
-      });
-    }
   }
 
   #numberOf(disk: number): number {

@@ -36,7 +36,6 @@ export class NbdClient {
   #cookie = 0;
   #isClosed = false;
   readonly #requests = new Map<number, Request>();
-  #idle: (() => void) | null = null;
 
   constructor(time: VirtualTime, streams: LocalStreams, path: string, guest: Receiver) {
     this.#time = time;
@@ -61,12 +60,6 @@ export class NbdClient {
     const answered = (_: Uint8Array, error: number) => done(error);
     const request = { command: command.flush, flags: 0, offset: 0, length: 0, data: null };
     this.#ask({ ...request, done: answered });
-  }
-
-  /** Calls back when nothing is under way any more. */
-  whenIdle(callback: () => void): void {
-    if (this.#requests.size === 0) callback();
-    else this.#idle = callback;
   }
 
   close(): void {
@@ -152,10 +145,6 @@ export class NbdClient {
     this.#take(replyBytes + length);
     this.#requests.delete(request.cookie);
     request.done(data, error);
-    if (this.#requests.size === 0) {
-      this.#idle?.();
-      this.#idle = null;
-    }
     return true;
   }
 

@@ -62,6 +62,8 @@ export interface DiskOptions {
   readonly name: string;
   readonly epoch: Epoch;
   readonly guestRuns: boolean;
+  /** Writes that were acknowledged, and not flushed, are gone. No request is answered any more: who has made
+   * them is to be ended, and the disk closed. */
   readonly onWritesLost: () => void;
   /** Somebody else has opened the disk. */
   readonly onFenced: () => void;
@@ -154,6 +156,8 @@ class Disk implements OpenDisk {
   /** Attempts to bring copies back; the meter is there once it is known what they missed. */
   private readonly syncs = new Map<ComponentId, { meter: ProgressMeter | null }>();
   private readonly load: GuestLoad;
+  /** Acknowledged writes are lost: nobody is answered any more. */
+  private isMute = false;
 
   constructor(options: DiskOptions) {
     this.options = options;
@@ -172,9 +176,7 @@ class Disk implements OpenDisk {
     this.io = this.tree.io;
     const taken = await Promise.all(this.mirrors.map((mirror) => takeCopies(mirror, this.options)));
     await this.dropFromRecord(taken.flatMap(({ unusable }) => unusable));
-    if (taken.some(({ writesLost }) => writesLost) && this.options.guestRuns) {
-      this.options.onWritesLost();
-    }
+    if (taken.some(({ writesLost }) => writesLost) && this.options.guestRuns) this.writesLost();
     for (const mirror of this.mirrors) this.reconcile(mirror);
     // What was lost is settled: the components need not tell of it again.
     if (taken.some(({ writesLost }) => writesLost))
@@ -202,7 +204,7 @@ class Disk implements OpenDisk {
     this.load.began();
     this.io.read(offset, length, (error, bytes) => {
       this.load.ended();
-      done(error, bytes);
+      if (!this.isMute) done(error, bytes);
     });
   }
 
@@ -239,7 +241,7 @@ class Disk implements OpenDisk {
     this.load.began();
     return () => {
       this.load.ended();
-      done(null);
+      if (!this.isMute) done(null);
     };
   }
 
@@ -719,8 +721,15 @@ class Disk implements OpenDisk {
     if (others.some((one) => !one.isLost && !one.isSilent)) return 'wait';
     // Nobody who could be waited for has kept them: what was flushed is here.
     for (const other of others) this.fail(other, 'another copy was chosen after a loss of writes');
-    this.options.onWritesLost();
+    this.writesLost();
     return 'keep';
+  }
+
+  /** Whoever has been told of them must not learn what is there now, nor that anything is durable. */
+  private writesLost(): void {
+    if (this.isMute) return;
+    this.isMute = true;
+    this.options.onWritesLost();
   }
 
   private dropFromNext(copy: Copy): void {

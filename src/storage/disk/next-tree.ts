@@ -58,6 +58,7 @@ export class NextTree {
 
   /** All of its components for this writer; rejects if one of them can not be had. */
   async take(): Promise<void> {
+    this.assertWanted(); // its disk may have been closed while its components were made
     const taken = this.tree.mirrors.flatMap((mirror) =>
       mirror.copies.map(
         (copy) =>

@@ -21,7 +21,7 @@ import {
   placeAnother,
   placeObject,
 } from '../placement/placement.ts';
-import { type LayoutStep, layoutStep } from './layout-step.ts';
+import { hostsOfOthers, type LayoutStep, layoutStep } from './layout-step.ts';
 
 /** A thick component takes as long as its zeros do: a device that is slower is taken for silent. */
 const createTimeoutMs = 60_000;
@@ -43,6 +43,7 @@ export function createLayoutChange(options: {
   readonly openDisk: (record: DiskRecord) => OpenDisk | null;
   readonly placementHosts: () => PlacementHost[];
   readonly isGone: (host: HostId) => boolean;
+  readonly isLost: (component: Component) => boolean;
   readonly emit: (
     type: EventType,
     text: string,
@@ -73,7 +74,7 @@ export function createLayoutChange(options: {
   async function addMirror(record: DiskRecord, disk: OpenDisk): Promise<void> {
     const [model] = record.blueprint.mirrors;
     if (model === undefined) throw new HoldfastError('internal', `${record.id} has no mirror`);
-    const taken = new Set(components(record.blueprint).map(({ host }) => host));
+    const taken = hostsOfOthers(record.blueprint);
     const sizeBytes = model.stripes.reduce((sum, one) => sum + one.sizeBytes, 0);
     const { policy } = record;
     const wish = { ...policy, stripes: model.stripes.length };
@@ -129,8 +130,8 @@ export function createLayoutChange(options: {
       if (disk === null) return null;
       // The directory may not know yet what this very host has done.
       if (record.next === undefined && disk.filling() !== null) return null;
-      const { isGone } = options;
-      const step = layoutStep(record, { self: peer.self, isGone, siteOf });
+      const { isGone, isLost } = options;
+      const step = layoutStep(record, { self: peer.self, isGone, isLost, siteOf });
       return step === null ? null : () => take(record, step, disk);
     },
     async replaceCopy(record, old, { host, store }) {

@@ -6,7 +6,7 @@ import * as records from '../../../test/support/records.ts';
 import { componentId, type HostId, hostId, storeId } from '../../model/ids.ts';
 import type { StoragePolicy } from '../../model/policy.ts';
 import type { Blueprint, DiskRecord } from '../../model/record.ts';
-import { isLaidOut, layoutStep } from './layout-step.ts';
+import { hostsOfOthers, isLaidOut, layoutStep } from './layout-step.ts';
 import { followed, withPolicy } from './policy-change.ts';
 
 /** Mirrors of so many stripes on these hosts. */
@@ -46,6 +46,7 @@ function step(
   const found = layoutStep(record, {
     self: hostId('h1'),
     isGone: (host: HostId) => gone.includes(host),
+    isLost: ({ host }) => gone.includes(host),
     siteOf: (host: HostId) => sites[host] ?? '',
   });
   if (found?.kind !== 'removeMirror') return found?.kind ?? null;
@@ -89,6 +90,39 @@ describe('the next step towards a policy', () => {
     const single = { failuresToTolerate: 0, stripes: 2 };
     expect(step(disk(single, three, { stale: ['h1', 'h2'] }))).toBe('remove h2');
     expect(step(disk(single, tree(['h1', 'h2'], 2), { stale: ['h1'] }))).toBe('remove h1');
+  });
+});
+
+describe('a mirror whose stripes are on several hosts', () => {
+  const wide: StoragePolicy = { failuresToTolerate: 1, stripes: 2 };
+  /** The first mirror has its second stripe on h4. */
+  function scattered(hosts: readonly string[]): Blueprint {
+    const { mirrors, ...rest } = tree(hosts, 2);
+    const moved = mirrors.map((mirror, index) => ({
+      stripes: mirror.stripes.map((one, stripe) =>
+        index === 0 && stripe === 1 ? { ...one, host: hostId('h4') } : one,
+      ),
+    }));
+    return { ...rest, mirrors: moved };
+  }
+
+  it('is replaced by one that is on one host, also on one of its own', () => {
+    const record = disk(wide, scattered(['h1', 'h2']));
+    expect(isLaidOut(record)).toBe(false);
+    expect(step(record)).toBe('addMirror');
+    expect([...hostsOfOthers(record.blueprint)]).toEqual(['h2']);
+  });
+
+  it('is not, while its other stripes are still to follow there', () => {
+    const { blueprint } = disk(wide, scattered(['h1', 'h2']));
+    expect(step(disk(wide, blueprint, { stale: ['h1'] }), ['h1'])).toBeNull();
+    expect(step(disk(wide, blueprint, { stale: ['h1'] }))).toBe('addMirror');
+  });
+
+  it('stays until all others that are needed are whole', () => {
+    expect(step(disk(wide, scattered(['h1', 'h2', 'h3']), { stale: ['h3'] }))).toBeNull();
+    expect(step(disk(wide, scattered(['h1', 'h2', 'h3']), { stale: ['h1'] }))).toBe('remove h1');
+    expect(step(disk(wide, scattered(['h1', 'h2', 'h3'])))).toBe('remove h1');
   });
 });
 

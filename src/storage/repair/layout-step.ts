@@ -3,7 +3,7 @@
 
 import type { ComponentId, HostId } from '../../model/ids.ts';
 import type { StoragePolicy } from '../../model/policy.ts';
-import type { Blueprint, DiskRecord } from '../../model/record.ts';
+import type { Blueprint, Component, DiskRecord } from '../../model/record.ts';
 
 export type LayoutStep =
   /** Build a tree beside the present one. */
@@ -16,6 +16,8 @@ export type LayoutStep =
 export interface Surroundings {
   readonly self: HostId;
   readonly isGone: (host: HostId) => boolean;
+  /** Its host or device does not come back: it is made anew, unless it still counts. */
+  readonly isLost: (component: Component) => boolean;
   readonly siteOf: (host: HostId) => string;
 }
 
@@ -25,16 +27,35 @@ export function layoutStep(record: DiskRecord, surroundings: Surroundings): Layo
   if (next !== undefined) return isWanted(next, policy) ? null : { kind: 'giveUp' };
   if (!hasShape(blueprint, policy)) return { kind: 'restripe' };
   const spare = blueprint.mirrors.length - copiesOf(policy);
-  if (spare < 0) return { kind: 'addMirror' };
+  const isMoving = blueprint.mirrors.some(({ stripes }) =>
+    stripes.some((one) => !record.inSync.includes(one.id) && surroundings.isLost(one)),
+  );
+  const isScattered = !isMoving && blueprint.mirrors.some((one) => hostsOf(one).size > 1);
+  if (spare < 0 || (spare === 0 && isScattered)) return { kind: 'addMirror' };
   if (spare === 0) return null;
   const gone = leastWanted(record, surroundings);
   return gone === null ? null : { kind: 'removeMirror', gone };
 }
 
-/** Mirrors, stripes and space are as the policy says. */
+/** Mirrors, stripes and space are as the policy says, and each mirror is on one host. */
 export function isLaidOut({ policy, blueprint, next }: DiskRecord): boolean {
   const { mirrors } = blueprint;
-  return next === undefined && hasShape(blueprint, policy) && mirrors.length === copiesOf(policy);
+  return (
+    next === undefined &&
+    hasShape(blueprint, policy) &&
+    mirrors.length === copiesOf(policy) &&
+    mirrors.every((one) => hostsOf(one).size === 1)
+  );
+}
+
+/** Where a new mirror must not go. The hosts of one that is on several are free: it will be taken away. */
+export function hostsOfOthers({ mirrors }: Blueprint): ReadonlySet<HostId> {
+  return new Set(mirrors.map(hostsOf).flatMap((hosts) => (hosts.size > 1 ? [] : [...hosts])));
+}
+
+/** Several, when some of its components had to be made anew elsewhere, and then the others came back. */
+function hostsOf({ stripes }: Blueprint['mirrors'][number]): ReadonlySet<HostId> {
+  return new Set(stripes.map(({ host }) => host));
 }
 
 function copiesOf({ failuresToTolerate }: StoragePolicy): number {
@@ -53,7 +74,8 @@ function isWanted(next: Blueprint, policy: StoragePolicy): boolean {
   return hasShape(next, policy) && isAsThick && next.mirrors.length === copiesOf(policy);
 }
 
-/** One that is not whole; or, if more are whole than the policy asks for, a whole one. */
+/** One that is on several hosts, once enough others are whole. Where none is: one that is not whole; or, if
+ * more are whole than the policy asks for, a whole one. */
 function leastWanted(
   { policy, blueprint, inSync }: DiskRecord,
   { self, isGone, siteOf }: Surroundings,
@@ -61,7 +83,11 @@ function leastWanted(
   const isWhole = ({ stripes }: Blueprint['mirrors'][number]) =>
     stripes.every(({ id }) => inSync.includes(id));
   const whole = blueprint.mirrors.filter(isWhole).length;
-  const able = blueprint.mirrors.filter((one) => !isWhole(one) || whole > copiesOf(policy));
+  const scattered = blueprint.mirrors.filter((one) => hostsOf(one).size > 1);
+  const able =
+    scattered.length > 0
+      ? scattered.filter((one) => whole - Number(isWhole(one)) >= copiesOf(policy))
+      : blueprint.mirrors.filter((one) => !isWhole(one) || whole > copiesOf(policy));
   const hostOf = ({ stripes }: Blueprint['mirrors'][number]) => stripes[0]?.host as HostId;
   const atSameSite = (host: HostId) =>
     blueprint.mirrors.filter((one) => siteOf(hostOf(one)) === siteOf(host)).length;
