@@ -5,7 +5,7 @@ import { DiskWorld, type Session } from '../../../test/support/disk-world.ts';
 import { componentId, type HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import type { Component } from '../../model/record.ts';
-import type { OpenDisk } from './disk.ts';
+import type { OpenDisk } from './open-disk.ts';
 
 let world: DiskWorld;
 let one: HostId;

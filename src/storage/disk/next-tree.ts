@@ -38,13 +38,21 @@ export class NextTree {
   /** From the moment on at which it is being filled. */
   meter: ProgressMeter | null = null;
   private readonly pace: Pace;
+  private readonly onUseless: (reason: string) => void;
 
-  /** Its copies are `syncing`. */
-  constructor(from: Tree, to: Tree, sizeBytes: number, pace: Pace) {
+  /** Its copies are `syncing`. `onUseless`: a stripe of it is nowhere any more. */
+  constructor(
+    from: Tree,
+    to: Tree,
+    sizeBytes: number,
+    pace: Pace,
+    onUseless: (reason: string) => void,
+  ) {
     this.tree = to;
     this.io = new DuplexIo(from.io, to.io);
     this.sizeBytes = sizeBytes;
     this.pace = pace;
+    this.onUseless = onUseless;
     this.left = Math.ceil(sizeBytes / limits.regionBytes);
   }
 
@@ -113,10 +121,13 @@ export class NextTree {
     return complete.map(({ component }) => component.id);
   }
 
-  /** Without this copy. False: then a stripe of it is nowhere. */
-  drop(copy: Copy): boolean {
+  /** It goes on without this copy, if it can. */
+  lose(copy: Copy): void {
     copy.drop();
-    return this.tree.mirrors.every(({ copies }) => copies.some((one) => one.state !== 'absent'));
+    const isThere = ({ copies }: Mirror) => copies.some((one) => one.state !== 'absent');
+    if (this.tree.mirrors.every(isThere)) return;
+    const { host } = copy.component;
+    this.onUseless(`no copy of a stripe of the new components answers (${host})`);
   }
 
   giveUp(): void {

@@ -13,8 +13,8 @@ import {
   type NamespaceRecord,
 } from '../../model/record.ts';
 import type { Peer } from '../../peer/peer.ts';
-import type { OpenDisk } from '../disk/disk.ts';
 import type { CreateComponent } from '../disk/messages.ts';
+import type { OpenDisk } from '../disk/open-disk.ts';
 import {
   blueprint,
   type PlacementHost,
