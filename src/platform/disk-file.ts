@@ -7,6 +7,7 @@
 import { fdatasync, read, writev } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { DiskError, type DiskFile } from '../ports/disk.ts';
+import { dropCached } from './drop-cached.ts';
 import { punchHole } from './punch-hole.ts';
 
 type Done = (error: DiskError | null) => void;
@@ -109,6 +110,14 @@ class NodeDiskFile implements DiskFile {
     fdatasync(this.#handle.fd, (error) =>
       finish(error === null ? null : toDiskError(error, `syncing ${this.#name}`)),
     );
+  }
+
+  get isSpent(): boolean {
+    return this.#failure !== null;
+  }
+
+  dropCached(): Promise<void> {
+    return dropCached(this.#handle.fd);
   }
 
   async resize(sizeBytes: number): Promise<void> {

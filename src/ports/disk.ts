@@ -27,6 +27,12 @@ export interface DiskFile {
   discard(offset: number, length: number, done: (error: DiskError | null) => void): void;
   /** Makes all writes that were called back durable. */
   sync(done: (error: DiskError | null) => void): void;
+  /** A sync has failed, and what it was to make durable may be lost while it still reads well: the file takes no
+   * more changes and syncs until it is opened again. */
+  readonly isSpent: boolean;
+  /** Lets go of what is held in memory of it and is not to be written any more: reads tell from here on what the
+   * device has. */
+  dropCached(): Promise<void>;
   /** Cuts or extends (with zeros, sparse) the file. */
   resize(sizeBytes: number): Promise<void>;
   close(): Promise<void>;

@@ -13,6 +13,7 @@ import {
   oneOf,
   optional,
   orNull,
+  percent,
   record,
   required,
 } from './fields.ts';
@@ -154,6 +155,12 @@ function stepField(
       { at, by: required(duration()), device },
       (host, { at: atMs, by: byMs, device }, place) =>
         onDevice(place, host, device, { atMs, kind: 'slowDisk' as const, byMs }),
+    ),
+    flakyDisk: form(
+      host,
+      { at, errors: required(percent(0, 100)), device },
+      (host, { at: atMs, errors: errorShare, device }, place) =>
+        onDevice(place, host, device, { atMs, kind: 'flakyDisk' as const, errorShare }),
     ),
     corruptDisk: form(
       host,

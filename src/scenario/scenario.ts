@@ -142,6 +142,7 @@ export type StepKind =
   | ({ readonly kind: 'failDisk' } & OnDevice)
   | ({ readonly kind: 'repairDisk' } & OnDevice)
   | ({ readonly kind: 'slowDisk'; readonly byMs: number } & OnDevice)
+  | ({ readonly kind: 'flakyDisk'; readonly errorShare: number } & OnDevice)
   | ({ readonly kind: 'corruptDisk'; readonly blocks: number } & OnDevice)
   | ({ readonly kind: 'fillDisk' } & OnDevice)
   | ({ readonly kind: 'freeDisk' } & OnDevice)

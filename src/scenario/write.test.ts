@@ -180,6 +180,7 @@ function drawStep(draw: Draw, hosts: readonly ScenarioHost[], vms: readonly Scen
     { kind: 'fillDisk', ...on },
     { kind: 'freeDisk', ...on },
     { kind: 'slowDisk', ...on, byMs: draw(time) },
+    { kind: 'flakyDisk', ...on, errorShare: draw(fc.integer({ min: 0, max: 100 })) / 100 },
     { kind: 'corruptDisk', ...on, blocks: draw(fc.integer({ min: 1, max: 9 })) },
     ...(device === '' ? [] : [{ kind: 'pullDisk' as const, host, device }]),
     ...(device === '' ? [] : [{ kind: 'plugDisk' as const, host, device }]),

@@ -165,6 +165,13 @@ function writeStep(step: Step): Plain {
       return { at, freeze: step.host, for: timeText(step.forMs) };
     case 'slowDisk':
       return without({ at, slowDisk: step.host, device: step.device, by: timeText(step.byMs) });
+    case 'flakyDisk':
+      return without({
+        at,
+        flakyDisk: step.host,
+        device: step.device,
+        errors: percentText(step.errorShare),
+      });
     case 'corruptDisk':
       return without({
         at,

@@ -188,10 +188,31 @@ describe('a file of the store', () => {
     const handle = await open('/dev/null', 'r+'); // can not be synced: EINVAL
     const file = await openDiskFile(handle, 'device');
     await write(file, 0, Buffer.from('x'));
+    expect(file.isSpent).toBe(false);
     await expect(finished((done) => file.sync(done))).rejects.toMatchObject({ kind: 'failed' });
+    expect(file.isSpent).toBe(true);
     await expect(finished((done) => file.sync(done))).rejects.toMatchObject({ kind: 'failed' });
     await expect(write(file, 0, Buffer.from('x'))).rejects.toMatchObject({ kind: 'failed' });
     await expect(file.resize(1)).rejects.toMatchObject({ kind: 'failed' });
+    await file.close();
+  });
+
+  it('reads from the device what it has dropped from memory', async () => {
+    const folder = join(await temporaryFolder(), 'store');
+    const disk = await makeDisk(folder);
+    const file = await disk.open('data', { create: true });
+    await write(file, 0, Buffer.alloc(65_536, 7));
+    await finished((done) => file.sync(done));
+    const cachedBytes = () =>
+      Number(execFileSync('fincore', ['-nbo', 'RES', join(folder, 'data')], { encoding: 'utf8' }));
+    expect(cachedBytes()).toBe(65_536);
+    await file.dropCached();
+    // Files of this kind have nothing but memory.
+    const isInMemory = /tmpfs/.test(
+      execFileSync('stat', ['-fc', '%T', folder], { encoding: 'utf8' }),
+    );
+    expect(cachedBytes()).toBe(isInMemory ? 65_536 : 0);
+    expect((await readBack(file, 65_530, 6)).equals(Buffer.alloc(6, 7))).toBe(true);
     await file.close();
   });
 

@@ -229,6 +229,7 @@ class AttachedFile implements DiskFile {
   readonly #run: number;
   readonly #name: string;
   readonly #file: StoredFile;
+  #failure: DiskError | null = null;
 
   constructor(device: MemoryDisk, run: number, name: string, file: StoredFile) {
     this.#device = device;
@@ -258,6 +259,7 @@ class AttachedFile implements DiskFile {
     const bytes = concatenate(chunks);
     const operation = { kind: 'write', file: this.#name, offset, bytes: bytes.length } as const;
     if (this.#device.isOff) return;
+    if (this.isSpent) return this.#device.perform(this.#run, operation, () => done(this.#failure));
     const admitted = this.#device.admitWrite(this.#file, offset, bytes.length);
     const change = {
       kind: 'write' as const,
@@ -278,6 +280,7 @@ class AttachedFile implements DiskFile {
     if (offset + length > this.sizeBytes) throw new Error(`${this.#name}: discards beyond its end`);
     const operation = { kind: 'discard', file: this.#name, offset, bytes: length } as const;
     if (this.#device.isOff) return;
+    if (this.isSpent) return this.#device.perform(this.#run, operation, () => done(this.#failure));
     const change: Change = { kind: 'discard', offset, length, state: 'flying' };
     const zeros = { offset, bytes: new Uint8Array(length) };
     this.#file.changes = this.#file.changes.flatMap((older) => uncovered(older, zeros));
@@ -294,16 +297,26 @@ class AttachedFile implements DiskFile {
     const operation = { kind: 'sync', file: this.#name, offset: 0, bytes: 0 } as const;
     this.#device.perform(this.#run, operation, (error) => {
       this.#device.syncs += 1;
+      this.#failure ??= error;
       // Another sync may have been faster, and what it made durable may be overwritten since.
       const open = covered.filter((change) => this.#file.changes.includes(change));
-      if (error !== null) {
+      if (this.#failure !== null) {
         for (const change of open) change.state = 'doomed';
       } else {
         this.#file.durable = replay(this.#file.durable, open);
         this.#file.changes = this.#file.changes.filter((change) => !open.includes(change));
       }
-      done(error);
+      done(this.#failure);
     });
+  }
+
+  get isSpent(): boolean {
+    return this.#failure !== null;
+  }
+
+  async dropCached(): Promise<void> {
+    this.#file.changes = this.#file.changes.filter((change) => change.state !== 'doomed');
+    this.#file.content = replay(this.#file.durable, this.#file.changes);
   }
 
   resize(sizeBytes: number): Promise<void> {

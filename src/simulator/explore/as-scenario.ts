@@ -79,6 +79,7 @@ function recovery({ abandoned, scenario }: Plan, { done }: Exploration): StepKin
         ...disks.flatMap((on: { host: string; device?: string }): StepKind[] => [
           { kind: failed.has(nameOfDisk(host, on.device)) ? 'repairDisk' : 'freeDisk', ...on },
           { kind: 'slowDisk', ...on, byMs: 0 },
+          { kind: 'flakyDisk', ...on, errorShare: 0 },
         ]),
         ...devices.map(({ name: device }): StepKind => ({ kind: 'plugDisk', host, device })),
         { kind: 'boot', host },

@@ -104,7 +104,8 @@ export class Budget implements Observer {
       case 'failDisk':
         return this.#standsDiskLoss(step.host, step.device) ? step : null;
       case 'pullDisk':
-        // What was not synced there is lost, as if the host had lost its power.
+      case 'flakyDisk':
+        // What was not synced there may be lost, as if the host had lost its power.
         return this.#mercy === 'data' || this.#standsPowerLoss(step.host) ? step : null;
       case 'corruptDisk':
         return this.#standsRot(step.host) ? step : null;
@@ -139,7 +140,9 @@ export class Budget implements Observer {
           one.isPowered &&
           one.host !== null &&
           !one.isFrozen &&
-          one.disks.every((disk) => disk.slowerByMs === 0 && !disk.isPulled),
+          one.disks.every(
+            (disk) => disk.slowerByMs === 0 && disk.errorChance === 0 && !disk.isPulled,
+          ),
       ) &&
       world.storageNetwork.isWhole &&
       world.haNetwork.isWhole
@@ -162,7 +165,11 @@ export class Budget implements Observer {
   #failedHosts(record: ObjectRecord): string[] {
     const isDown = ({ host }: { readonly host: string }) => {
       const machine = this.#world.machine(host);
-      return !machine.isPowered || this.#lost.has(host) || machine.disks.some((it) => it.isPulled);
+      return (
+        !machine.isPowered ||
+        this.#lost.has(host) ||
+        machine.disks.some((it) => it.isPulled || it.errorChance > 0)
+      );
     };
     const down = votersOf(record)
       .filter(isDown)

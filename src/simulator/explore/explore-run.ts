@@ -134,6 +134,7 @@ function healAll(world: World, { abandoned, scenario }: Plan): void {
     for (const one of machine.disks) {
       one.isFull = false;
       one.slowerByMs = 0;
+      one.errorChance = 0;
     }
     machine.thawDaemon();
     if (abandoned.includes(machine.name)) {

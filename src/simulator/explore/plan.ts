@@ -17,7 +17,7 @@ import type { Workload } from '../world/guest.ts';
 import { SeededRandom } from '../world/random.ts';
 import type { Mercy } from './budget.ts';
 import { drawClasses, drawDeviceFaults, drawDevices } from './draw-devices.ts';
-import { drawFaults, drawRot } from './draw-faults.ts';
+import { drawErrors, drawFaults, drawRot } from './draw-faults.ts';
 import { drawPolicyChanges, possibleFailures } from './draw-policies.ts';
 import { drawStrikes, drawStrikesAt, type Strike } from './strikes.ts';
 
@@ -50,6 +50,7 @@ export function planOf(seed: number): Plan {
     ...rot,
     ...policies,
     ...drawDeviceFaults(random.stream('device faults'), cluster.hosts, durationMs),
+    ...drawErrors(random.stream('errors'), cluster.hosts, durationMs),
   ];
   return {
     scenario: {

@@ -14,6 +14,7 @@ export function befallen(step: StepKind, world: World): readonly string[] {
     case 'freeze':
     case 'failDisk':
     case 'slowDisk':
+    case 'flakyDisk':
     case 'corruptDisk':
     case 'fillDisk':
     case 'pullDisk':
@@ -90,6 +91,9 @@ function toMachine(world: World, machine: Machine, step: MachineStep): void {
       return device === null ? machine.replaceDisk() : device.install();
     case 'slowDisk':
       disk.slowerByMs = step.byMs;
+      return;
+    case 'flakyDisk':
+      disk.errorChance = step.errorShare;
       return;
     case 'corruptDisk':
       for (const { file, offset } of disk.corrupt(step.blocks)) {
@@ -187,6 +191,10 @@ export function textOf(step: StepKind | Step): string {
       return step.byMs === 0
         ? `${disk(step)} is fast again`
         : `${disk(step)} is slower by ${step.byMs} ms`;
+    case 'flakyDisk':
+      return step.errorShare === 0
+        ? `${disk(step)} makes no errors any more`
+        : `${disk(step)} fails ${step.errorShare * 100}% of what it is asked for`;
     case 'corruptDisk':
       return `${disk(step)} rots`;
     case 'fillDisk':

@@ -113,9 +113,11 @@ describe('a discard of the virtual device', () => {
     file.sync(() => {});
     time.advance(5);
     disk.fault = null;
-    file.write(4096, [new Uint8Array(4096).fill(8)], () => {});
+    expect(file.isSpent).toBe(true);
+    const again = await open();
+    again.write(4096, [new Uint8Array(4096).fill(8)], () => {});
     time.advance(5);
-    file.sync(() => {});
+    again.sync(() => {});
     time.advance(5);
     disk.kill();
     expect(read(await open())[5000]).toBe(8);

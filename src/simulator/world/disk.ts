@@ -71,6 +71,8 @@ export class VirtualDisk {
   isFailed = false;
   /** It was taken out, and nothing is at its place. */
   isPulled = false;
+  /** Of each operation to fail. */
+  errorChance = 0;
   /** May let an operation fail; called for each. */
   fault: ((operation: DiskOperation, file: string) => DiskError | null) | null = null;
   watcher: DiskWatcher | null = null;
@@ -284,7 +286,7 @@ export class VirtualDisk {
     const isOver = this.#ended.has(run);
     if (!isOver && !this.isRun(run)) return;
     const latencyMs = (operation === 'sync' ? 0.3 : 0.05) * (0.75 + this.#random.next() / 2);
-    const error = this.isFailed || isOver ? gone(file) : (this.fault?.(operation, file) ?? null);
+    const error = this.isFailed || isOver ? gone(file) : this.#errorOf(operation, file);
     this.#time.after(
       latencyMs + this.slowerByMs,
       () => {
@@ -293,6 +295,14 @@ export class VirtualDisk {
       },
       receiver,
     );
+  }
+
+  #errorOf(operation: DiskOperation, file: string): DiskError | null {
+    const fault = this.fault?.(operation, file) ?? null;
+    if (fault !== null || this.errorChance === 0) return fault;
+    return this.#random.chance(this.errorChance)
+      ? new DiskError('failed', `${operation} of ${file}: input/output error`)
+      : null;
   }
 
   isRun(run: number): boolean {
@@ -330,6 +340,12 @@ export class VirtualDisk {
 
   removed(file: StoredFile): void {
     this.#usedBytes -= file.content.heldBytes;
+  }
+
+  dropDoomed(file: StoredFile): void {
+    if (!file.changes.some((change) => change.state === 'doomed')) return;
+    file.changes = file.changes.filter((change) => change.state !== 'doomed');
+    this.#replay(file, file.changes);
   }
 
   #replay(file: StoredFile, changes: readonly Change[]): void {
@@ -460,6 +476,7 @@ class AttachedFile implements DiskFile {
   readonly #receiver: Receiver;
   readonly #name: string;
   readonly #file: StoredFile;
+  #failure: DiskError | null = null;
 
   constructor(
     device: VirtualDisk,
@@ -492,7 +509,7 @@ class AttachedFile implements DiskFile {
     done: (error: DiskError | null) => void,
   ): void {
     const isUsable = this.#device.isRun(this.#run) && !this.#device.isFailed;
-    if (!isUsable) return this.#perform('write', done);
+    if (!isUsable || this.isSpent) return this.#perform('write', done);
     const bytes = concatenate(chunks);
     const file = this.#file;
     const admitted = this.#device.admitWrite(file, this.#name, offset, bytes);
@@ -509,7 +526,7 @@ class AttachedFile implements DiskFile {
 
   discard(offset: number, length: number, done: (error: DiskError | null) => void): void {
     const isUsable = this.#device.isRun(this.#run) && !this.#device.isFailed;
-    if (!isUsable) return this.#perform('discard', done);
+    if (!isUsable || this.isSpent) return this.#perform('discard', done);
     const file = this.#file;
     if (offset + length > file.content.sizeBytes) {
       throw new Error(`${this.#name}: discards ${offset}+${length}, beyond its end`);
@@ -531,6 +548,7 @@ class AttachedFile implements DiskFile {
       const file = this.#file;
       const open = covered.filter((change) => file.changes.includes(change));
       if (error !== null) {
+        this.#failure ??= error;
         for (const change of open) change.state = 'doomed';
       } else if (open.length === file.changes.length) {
         file.durable.share(file.content, file.dirty);
@@ -547,7 +565,7 @@ class AttachedFile implements DiskFile {
   resize(sizeBytes: number): Promise<void> {
     return new Promise((resolve, reject) => {
       const change: Change = { kind: 'resize', sizeBytes, state: 'flying' };
-      const isAdmitted = this.#device.admitResize(this.#file, sizeBytes);
+      const isAdmitted = !this.isSpent && this.#device.admitResize(this.#file, sizeBytes);
       if (isAdmitted) this.#file.changes.push(change);
       this.#perform('resize', (error) => {
         change.state = 'written';
@@ -558,10 +576,27 @@ class AttachedFile implements DiskFile {
     });
   }
 
+  get isSpent(): boolean {
+    return this.#failure !== null;
+  }
+
+  dropCached(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#device.perform(this.#run, this.#receiver, 'read', this.#name, (error) => {
+        if (error !== null) return reject(error);
+        this.#device.dropDoomed(this.#file);
+        resolve();
+      });
+    });
+  }
+
   async close(): Promise<void> {}
 
   #perform(operation: DiskOperation, done: (error: DiskError | null) => void): void {
-    this.#device.perform(this.#run, this.#receiver, operation, this.#name, done);
+    const isVoid = this.isSpent && operation !== 'read';
+    this.#device.perform(this.#run, this.#receiver, operation, this.#name, (error) =>
+      done(isVoid ? this.#failure : error),
+    );
   }
 }
 

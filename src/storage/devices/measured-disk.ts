@@ -129,6 +129,14 @@ class MeasuredFile implements DiskFile {
     });
   }
 
+  get isSpent(): boolean {
+    return this.#file.isSpent;
+  }
+
+  dropCached(): Promise<void> {
+    return this.#watch.attempt(this.#file.dropCached());
+  }
+
   resize(sizeBytes: number): Promise<void> {
     return this.#watch.attempt(this.#file.resize(sizeBytes));
   }

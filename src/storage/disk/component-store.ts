@@ -66,6 +66,8 @@ export function createComponentStore(options: {
   const closing = new Map<ComponentId, Promise<void>>();
   /** Who took it last. */
   const holders = new Map<ComponentId, HostId>();
+  /** Components whose files had to be opened anew because a sync failed: it is to be noted there. */
+  const doubtful = new Set<ComponentId>();
   /** Takes under way. */
   const taking = new Map<ComponentId, number>();
   /** What lies here: found at the start, or made since. */
@@ -98,7 +100,9 @@ export function createComponentStore(options: {
 
   async function openNow(id: ComponentId): Promise<Component> {
     while (closing.has(id)) await closing.get(id);
-    return openComponent(pool.holding(id).disk, id, newToken);
+    const component = await openComponent(pool.holding(id).disk, id, newToken, doubtful.has(id));
+    doubtful.delete(id);
+    return component;
   }
 
   /** Ends the component's part in everything; whatever its device still does of what is under way comes
@@ -122,9 +126,7 @@ export function createComponentStore(options: {
     }
     for (const id of device.components) {
       const component = ready.get(id);
-      open.delete(id);
-      ready.delete(id);
-      holders.delete(id);
+      forget(id);
       if (component !== undefined) void letGo(id, component);
     }
   });
@@ -132,12 +134,27 @@ export function createComponentStore(options: {
   async function take({ component, fence }: TakeComponent): ReturnType<Component['take']> {
     taking.set(component, (taking.get(component) ?? 0) + 1);
     try {
+      reopenIfSpent(component);
       return await (await use(component)).take(fence);
     } finally {
       const left = (taking.get(component) ?? 1) - 1;
       if (left > 0) taking.set(component, left);
       else taking.delete(component);
     }
+  }
+
+  function reopenIfSpent(id: ComponentId): void {
+    const component = ready.get(id);
+    if (component?.isSpent !== true) return;
+    doubtful.add(id);
+    forget(id);
+    void letGo(id, component);
+  }
+
+  function forget(id: ComponentId): void {
+    open.delete(id);
+    ready.delete(id);
+    holders.delete(id);
   }
 
   function isHere(id: ComponentId): void {
@@ -149,9 +166,8 @@ export function createComponentStore(options: {
   async function remove(id: ComponentId): Promise<void> {
     here.get(objectOf(id))?.delete(id);
     const component = await open.get(id)?.catch(() => null);
-    open.delete(id);
-    ready.delete(id);
-    holders.delete(id);
+    forget(id);
+    doubtful.delete(id);
     await component?.close();
     while (closing.has(id)) await closing.get(id);
     const device = pool.holding(id);

@@ -48,6 +48,8 @@ export interface Component {
    */
   verify(offset: number, length: number): Promise<number[]>;
   readonly isTaken: boolean;
+  /** A file of it takes no more: it is of use again when it is opened anew, with `mayHaveLost`. */
+  readonly isSpent: boolean;
   /** Requests are under way. */
   readonly isBusy: boolean;
   close(): Promise<void>;
@@ -145,11 +147,13 @@ async function makeRoomForChecksums(
   await syncFile(data);
 }
 
-/** Rejects with DiskError `missing`, or with `store-damaged`. `newToken` never repeats. */
+/** Rejects with DiskError `missing`, or with `store-damaged`. `newToken` never repeats. `hasLost`: what was not
+ * synced before it was opened may be lost, though the machine has gone on. */
 export async function openComponent(
   disk: LocalDisk,
   component: string,
   newToken: () => string,
+  hasLost = false,
 ): Promise<Component> {
   const head = await disk.open(headOf(component), { create: false });
   const opened = await readHead(disk, component, head).catch(async (error: unknown) => {
@@ -158,6 +162,16 @@ export async function openComponent(
   });
   const { data, intent } = opened;
   let { meta, sequence } = opened;
+  let heads: Promise<unknown> = Promise.resolve();
+  try {
+    // Durably, or whoever opens it after this daemon would not know.
+    if (hasLost) await changeHead({ incarnation: '' });
+    // What a sync has failed on would be read, and be gone with the next loss of power.
+    if (meta.incarnation === '') await data.dropCached();
+  } catch (error) {
+    await Promise.all([head.close(), data.close()]);
+    throw error;
+  }
   const sums = new BlockChecksums(data, meta.sizeBytes, disk.crc32);
   sums.unsettle(intent.regions());
 
@@ -165,7 +179,6 @@ export async function openComponent(
   let inFlight = 0;
   let whenIdle: (() => void)[] = [];
   let takes: Promise<unknown> = Promise.resolve();
-  let heads: Promise<unknown> = Promise.resolve();
   let failedSyncs = 0;
 
   const mayHaveLost = () => meta.incarnation !== disk.incarnation;
@@ -453,6 +466,9 @@ export async function openComponent(
     },
     get isTaken() {
       return token !== null;
+    },
+    get isSpent() {
+      return data.isSpent || head.isSpent;
     },
     async close() {
       token = null;

@@ -57,6 +57,8 @@ export class Copy {
   isReplaced = false;
   /** It may have lost acknowledged writes, and waits for another copy that has them. */
   isLost = false;
+  /** A sync of it has failed. Its host may not have been able to note that. */
+  private hasFailedSync = false;
   private token = '';
   private incarnation: string | null = null;
   private readonly outstanding = new Set<Operation>();
@@ -132,7 +134,7 @@ export class Copy {
         this.persisting = false;
         this.isLost = false;
         this.isReady = true;
-        const mayHaveLost = taken.mayHaveLost || restarted;
+        const mayHaveLost = taken.mayHaveLost || restarted || this.hasFailedSync;
         done(null, mayHaveLost, decodeRegions(payload), taken.isUnsettled);
       },
     );
@@ -220,6 +222,7 @@ export class Copy {
     this.persisting = false;
     this.troubleSinceMs = null;
     this.incarnation = null;
+    this.hasFailedSync = false;
     this.timer?.cancel();
     this.timer = null;
     const dropped = [...this.outstanding];
@@ -254,6 +257,8 @@ export class Copy {
       (error) => {
         if (this.ended || !this.outstanding.has(operation)) return;
         if (error !== null) {
+          const isSync = operation.fua || operation.type === 'component.flush';
+          this.hasFailedSync ||= isSync && error.code === 'disk-error';
           // With an older token: it has been sent once more since.
           if (token === this.token) this.trouble(error, sentAtMs);
           return;
@@ -261,6 +266,7 @@ export class Copy {
         this.outstanding.delete(operation);
         if (operation.type === 'component.flush') {
           this.flushedWrites = Math.max(this.flushedWrites, operation.covers);
+          this.hasFailedSync = false;
         } else if (!operation.fua) {
           this.acknowledgedWrites += 1;
         }

@@ -5,6 +5,7 @@ import { DiskWorld, type Session } from '../../../test/support/disk-world.ts';
 import { componentId, type HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import type { Component } from '../../model/record.ts';
+import { DiskError } from '../../ports/disk.ts';
 import type { OpenDisk } from './open-disk.ts';
 
 let world: DiskWorld;
@@ -123,6 +124,41 @@ describe('a disk', () => {
     await world.clock.until(() => inSync().length === 2, 20_000);
     expect(world.difference()).toBe(null);
     expect(await wait(read(20_480))).toBe(9);
+  });
+
+  it('brings a copy back whose device has failed to sync, with no restart of its daemon', async () => {
+    await wait(write(1));
+    world.disk(two).fault = ({ kind, file }) =>
+      kind === 'sync' && file.endsWith('.data') ? new DiskError('failed', 'no') : null;
+    await wait(flush());
+    expect(inSync()).toEqual(['disk.m0.s0']);
+    world.disk(two).fault = () => null;
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    await wait(flush());
+    world.crash(one, true);
+    world.crash(two, true);
+    world.startHost(two);
+    expect(await wait(read())).toBe(1);
+    expect(said('writes lost')).toBe(false);
+  });
+
+  it('does not vouch for what its only copy has failed to sync', async () => {
+    world.crash(one, true);
+    await wait(write(1));
+    await wait(flush());
+    await wait(write(2));
+    world.disk(two).fault = ({ kind, file }) =>
+      kind === 'sync' && file.endsWith('.data') ? new DiskError('failed', 'no') : null;
+    void flush();
+    await world.clock.run(400);
+    world.disk(two).fault = () => null;
+    await world.clock.until(() => said('writes lost'), 20_000);
+    await world.clock.run(400);
+    await wait(flush());
+    const found = await wait(read());
+    world.crash(two, true);
+    world.startHost(two);
+    expect(await wait(read())).toBe(found);
   });
 
   it('waits, after a loss, for the other copy, which only its daemon left', async () => {
