@@ -115,22 +115,24 @@ export function drawRot(random: SeededRandom, vms: readonly ScenarioVm[]): Step[
   });
 }
 
-/** Devices of which some operations fail, for a while. */
+/** Devices of which some operations fail, for a while, on hosts that have something on them. */
 export function drawErrors(
   random: SeededRandom,
   hosts: readonly ScenarioHost[],
+  vms: readonly ScenarioVm[],
   durationMs: number,
 ): Step[] {
-  if (!random.chance(0.2)) return [];
+  const used = hosts.filter(({ name }) => vms.some((vm) => vm.components?.includes(name)));
+  if (used.length === 0 || !random.chance(0.2)) return [];
   const count = random.pick([1, 2, 4, 8]);
   return Array.from({ length: count }, (_, fault) => random.stream(`errors ${fault}`)).flatMap(
     (own): Step[] => {
-      const { name: host, devices = [] } = own.pick(hosts);
+      const { name: host, devices = [] } = own.pick(used);
       const device = own.pick([undefined, ...devices.map(({ name }) => name)]);
       const on = { host, ...(device === undefined ? {} : { device }) };
       const atMs = 300 + own.below(durationMs);
-      const endMs = atMs + 50 + own.below(own.pick([300, 2000, 8000]));
-      const errorShare = own.pick([0.002, 0.01, 0.05, 0.3]);
+      const endMs = atMs + 50 + own.below(own.pick([500, 3000, 10_000]));
+      const errorShare = own.pick([0.01, 0.05, 0.3]);
       const steps: Step[] = [
         { atMs, kind: 'flakyDisk', ...on, errorShare },
         { atMs: endMs, kind: 'flakyDisk', ...on, errorShare: 0 },

@@ -50,7 +50,7 @@ export function planOf(seed: number): Plan {
     ...rot,
     ...policies,
     ...drawDeviceFaults(random.stream('device faults'), cluster.hosts, durationMs),
-    ...drawErrors(random.stream('errors'), cluster.hosts, durationMs),
+    ...drawErrors(random.stream('errors'), cluster.hosts, vms, durationMs),
   ];
   return {
     scenario: {
