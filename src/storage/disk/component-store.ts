@@ -339,6 +339,11 @@ export function createComponentStore(options: {
     const { thick, mustCopyAll = false, store: _, ...meta } = request;
     const deleted = new HoldfastError('conflict', `object ${request.object} is deleted`);
     if (options.isDeleted(request.object)) throw deleted;
+    // No name is given twice: somebody asks late for what has data by now.
+    if (here.get(objectOf(meta.component))?.has(meta.component) === true) {
+      throw new HoldfastError('conflict', `${peer.self} has ${meta.component} already`);
+    }
+    isHere(meta.component);
     const { disk } = device;
     // From now on it is looked for there.
     if (device !== pool.devices[0]) device.components.add(meta.component);
@@ -346,10 +351,10 @@ export function createComponentStore(options: {
       const fence = { epoch: 0 as never, open: 0 };
       await createComponentFiles(disk, { ...meta, fence }, mustCopyAll);
       if (thick) await allocate(disk, `components/${meta.component}.data`);
-      isHere(meta.component);
     } catch (error) {
       await removeComponentFiles(disk, meta.component).catch(() => undefined);
       device.components.delete(meta.component);
+      here.get(request.object)?.delete(meta.component);
       throw error;
     }
     if (options.isDeleted(request.object)) {

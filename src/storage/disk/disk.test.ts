@@ -5,6 +5,7 @@ import { DiskWorld, type Session } from '../../../test/support/disk-world.ts';
 import { componentId, type HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import type { Component } from '../../model/record.ts';
+import type { Peer } from '../../peer/peer.ts';
 import { DiskError } from '../../ports/disk.ts';
 import type { OpenDisk } from './open-disk.ts';
 
@@ -328,6 +329,18 @@ describe('a disk', () => {
     world.open(three);
     await world.clock.run(3000);
     expect(await wait(read(20_480))).toBe(1);
+  });
+
+  it('refuses to make a component once more, and leaves it as it is', async () => {
+    await wait(write(1));
+    const made = world.record.blueprint.mirrors[1]?.stripes[0] as Component;
+    const { id: component, sizeBytes } = made;
+    const peer = world.running.get(three)?.peer as Peer;
+    const again = peer.ask(two, 'component.create', { component, object: 'disk', sizeBytes }, 1000);
+    await expect(wait(again)).rejects.toMatchObject({ code: 'conflict' });
+    await wait(write(2, 512));
+    expect(world.difference()).toBe(null);
+    expect(inSync()).toHaveLength(2);
   });
 
   it('replaces no copy that counts', async () => {

@@ -3,11 +3,15 @@
 // disk, and everybody waits for it.
 
 import { type HoldfastError, isError } from '../../model/errors.ts';
+import type { ComponentId } from '../../model/ids.ts';
 import type { DiskRecord } from '../../model/record.ts';
 import type { Copy, LossDecision, Trouble } from './copy.ts';
 import { type DiskState, idsOf } from './disk-state.ts';
 import type { RecordChanges } from './record-changes.ts';
 import { without } from './record-steps.ts';
+
+/** That a copy's device is full is told again after so long. */
+const fullAgainMs = 60_000;
 
 export class InSyncSet {
   private readonly state: DiskState;
@@ -16,6 +20,7 @@ export class InSyncSet {
   private readonly abandon: () => void;
   /** A copy may be brought back. */
   private readonly onAbsent: () => void;
+  private readonly toldFullAtMs = new Map<ComponentId, number>();
 
   constructor(
     state: DiskState,
@@ -48,7 +53,7 @@ export class InSyncSet {
       this.fenced();
       return;
     }
-    if (error?.code === 'disk-full') options.onEvent('full', `${options.name}: ${error.message}`);
+    if (error?.code === 'disk-full') this.tellFull(copy, error);
     if (next?.has(copy) === true && copy.state === 'syncing') next.lose(copy);
     else if (copy.state === 'syncing') this.forgetSync(copy);
     else if (this.replacement(copy)) this.fail(copy, error?.message ?? trouble);
@@ -135,6 +140,16 @@ export class InSyncSet {
       removed: [...idsOf(removed)],
       added: [...idsOf(added)],
     });
+  }
+
+  /** It is tried again twice a second. */
+  private tellFull(copy: Copy, error: HoldfastError): void {
+    const { clock, name, onEvent } = this.state.options;
+    const now = clock.now();
+    const told = this.toldFullAtMs.get(copy.component.id);
+    if (told !== undefined && now - told < fullAgainMs) return;
+    this.toldFullAtMs.set(copy.component.id, now);
+    onEvent('full', `${name}: ${error.message}`);
   }
 
   private fenced(): void {
