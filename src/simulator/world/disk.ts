@@ -7,34 +7,11 @@
 // with it.
 
 import { crc32 } from '../../model/crc32.ts';
-import { DiskError, type DiskFile, type LocalDisk } from '../../ports/disk.ts';
-import { Pages } from './pages.ts';
+import { DiskError, type LocalDisk } from '../../ports/disk.ts';
+import { AttachedDisk, type Device, type DiskOperation } from './attached-disk.ts';
 import type { SeededRandom } from './random.ts';
+import { apply, type Change, emptyFile, type StoredFile } from './stored-file.ts';
 import type { Receiver, VirtualTime } from './time.ts';
-
-/** A change of a file that the device may still lose. */
-type Change =
-  | {
-      readonly kind: 'write';
-      readonly offset: number;
-      bytes: Uint8Array;
-      state: ChangeState;
-    }
-  | { readonly kind: 'discard'; readonly offset: number; length: number; state: ChangeState }
-  | { readonly kind: 'resize'; readonly sizeBytes: number; state: ChangeState };
-
-/** `flying`: not called back; `written`: the next sync takes it; `doomed`: a sync failed on it. */
-type ChangeState = 'flying' | 'written' | 'doomed';
-
-interface StoredFile {
-  /** What survives for certain. */
-  durable: Pages;
-  /** What reads return. */
-  content: Pages;
-  changes: Change[];
-  /** Pages in which the two images may differ. */
-  dirty: Set<number>;
-}
 
 /** A page in which bits were flipped. */
 interface Rot {
@@ -44,22 +21,12 @@ interface Rot {
   readonly before: Uint8Array;
 }
 
-export type DiskOperation =
-  | 'read'
-  | 'write'
-  | 'discard'
-  | 'sync'
-  | 'resize'
-  | 'open'
-  | 'remove'
-  | 'rename';
-
 export interface DiskWatcher {
   /** Bytes have been written to a file, by the daemon; not necessarily durably. */
   wrote(file: string, offset: number, bytes: Uint8Array): void;
 }
 
-export class VirtualDisk {
+export class VirtualDisk implements Device {
   readonly files = new Map<string, StoredFile>();
   /** Bytes over which writes fail as `full`. */
   capacityBytes: number;
@@ -119,12 +86,7 @@ export class VirtualDisk {
 
   /** As if it had always been there. */
   put(name: string, bytes: Uint8Array): void {
-    const file = {
-      durable: new Pages(),
-      content: new Pages(),
-      changes: [],
-      dirty: new Set<number>(),
-    };
+    const file = emptyFile();
     file.content.write(0, bytes);
     file.durable.share(file.content, file.content.indices());
     this.files.set(name, file);
@@ -401,248 +363,4 @@ const pageBytes = 4096;
 function dataPages(fileBytes: number): number {
   const pages = fileBytes / pageBytes;
   return pages - Math.ceil(pages / 1025);
-}
-
-class AttachedDisk implements LocalDisk {
-  readonly crc32: (bytes: Uint8Array) => number;
-  readonly incarnation: string;
-  readonly #device: VirtualDisk;
-  readonly #run: number;
-  readonly #receiver: Receiver;
-
-  constructor(device: VirtualDisk, run: number, receiver: Receiver) {
-    this.#device = device;
-    this.#run = run;
-    this.#receiver = receiver;
-    this.crc32 = device.crc32;
-    this.incarnation = device.incarnation;
-  }
-
-  async open(name: string, options: { readonly create: boolean }): Promise<DiskFile> {
-    await this.#do('open', name);
-    let file = this.#device.files.get(name);
-    if (file === undefined) {
-      if (!options.create) throw new DiskError('missing', `no file ${name}`);
-      file = { durable: new Pages(), content: new Pages(), changes: [], dirty: new Set() };
-      this.#device.files.set(name, file);
-    }
-    return new AttachedFile(this.#device, this.#run, this.#receiver, name, file);
-  }
-
-  async list(folder: string): Promise<string[]> {
-    await this.#do('open', folder);
-    const prefix = folder === '' || folder.endsWith('/') ? folder : `${folder}/`;
-    return [...this.#device.files.keys()].filter((name) => name.startsWith(prefix)).sort();
-  }
-
-  async remove(name: string): Promise<void> {
-    await this.#do('remove', name);
-    const file = this.#device.files.get(name);
-    if (file === undefined) return;
-    this.#device.removed(file);
-    this.#device.files.delete(name);
-  }
-
-  async rename(from: string, to: string): Promise<void> {
-    await this.#do('rename', from);
-    const file = this.#device.files.get(from);
-    if (file === undefined) throw new DiskError('missing', `no file ${from}`);
-    const replaced = this.#device.files.get(to);
-    if (replaced !== undefined) this.#device.removed(replaced);
-    this.#device.files.delete(from);
-    this.#device.files.set(to, file);
-  }
-
-  space(): { totalBytes: number; freeBytes: number } {
-    const { capacityBytes, usedBytes, isFull } = this.#device;
-    return {
-      totalBytes: capacityBytes,
-      freeBytes: isFull ? 0 : Math.max(0, capacityBytes - usedBytes),
-    };
-  }
-
-  #do(operation: DiskOperation, file: string): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#device.perform(this.#run, this.#receiver, operation, file, (error) =>
-        error === null ? resolve() : reject(error),
-      );
-    });
-  }
-}
-
-class AttachedFile implements DiskFile {
-  readonly #device: VirtualDisk;
-  readonly #run: number;
-  readonly #receiver: Receiver;
-  readonly #name: string;
-  readonly #file: StoredFile;
-  #failure: DiskError | null = null;
-
-  constructor(
-    device: VirtualDisk,
-    run: number,
-    receiver: Receiver,
-    name: string,
-    file: StoredFile,
-  ) {
-    this.#device = device;
-    this.#run = run;
-    this.#receiver = receiver;
-    this.#name = name;
-    this.#file = file;
-  }
-
-  get sizeBytes(): number {
-    return this.#file.content.sizeBytes;
-  }
-
-  read(offset: number, target: Uint8Array, done: (error: DiskError | null) => void): void {
-    this.#perform('read', (error) => {
-      if (error === null) this.#file.content.read(offset, target);
-      done(error);
-    });
-  }
-
-  write(
-    offset: number,
-    chunks: readonly Uint8Array[],
-    done: (error: DiskError | null) => void,
-  ): void {
-    const isUsable = this.#device.isRun(this.#run) && !this.#device.isFailed;
-    if (!isUsable || this.isSpent) return this.#perform('write', done);
-    const bytes = concatenate(chunks);
-    const file = this.#file;
-    const admitted = this.#device.admitWrite(file, this.#name, offset, bytes);
-    const change: Change = { kind: 'write', offset, bytes: admitted, state: 'flying' };
-    supersede(file, change);
-    file.changes.push(change);
-    this.#perform('write', (error) => {
-      change.state = 'written';
-      done(
-        error ?? (admitted.length < bytes.length ? new DiskError('full', 'no space left') : null),
-      );
-    });
-  }
-
-  discard(offset: number, length: number, done: (error: DiskError | null) => void): void {
-    const isUsable = this.#device.isRun(this.#run) && !this.#device.isFailed;
-    if (!isUsable || this.isSpent) return this.#perform('discard', done);
-    const file = this.#file;
-    if (offset + length > file.content.sizeBytes) {
-      throw new Error(`${this.#name}: discards ${offset}+${length}, beyond its end`);
-    }
-    this.#device.discarded(file, offset, length);
-    const change: Change = { kind: 'discard', offset, length, state: 'flying' };
-    supersede(file, change);
-    file.changes.push(change);
-    this.#perform('discard', (error) => {
-      change.state = 'written';
-      done(error);
-    });
-  }
-
-  sync(done: (error: DiskError | null) => void): void {
-    const covered = this.#file.changes.filter((change) => change.state === 'written');
-    this.#perform('sync', (error) => {
-      // Another sync may have been faster, and what it made durable may be overwritten since.
-      const file = this.#file;
-      const open = covered.filter((change) => file.changes.includes(change));
-      if (error !== null) {
-        this.#failure ??= error;
-        for (const change of open) change.state = 'doomed';
-      } else if (open.length === file.changes.length) {
-        file.durable.share(file.content, file.dirty);
-        file.dirty.clear();
-        file.changes = [];
-      } else {
-        for (const change of open) apply(file.durable, change, file.dirty);
-        file.changes = file.changes.filter((change) => !open.includes(change));
-      }
-      done(error);
-    });
-  }
-
-  resize(sizeBytes: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const change: Change = { kind: 'resize', sizeBytes, state: 'flying' };
-      const isAdmitted = !this.isSpent && this.#device.admitResize(this.#file, sizeBytes);
-      if (isAdmitted) this.#file.changes.push(change);
-      this.#perform('resize', (error) => {
-        change.state = 'written';
-        if (error !== null) reject(error);
-        else if (isAdmitted) resolve();
-        else reject(new DiskError('full', 'no space left'));
-      });
-    });
-  }
-
-  get isSpent(): boolean {
-    return this.#failure !== null;
-  }
-
-  dropCached(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#device.perform(this.#run, this.#receiver, 'read', this.#name, (error) => {
-        if (error !== null) return reject(error);
-        this.#device.dropDoomed(this.#file);
-        resolve();
-      });
-    });
-  }
-
-  async close(): Promise<void> {}
-
-  #perform(operation: DiskOperation, done: (error: DiskError | null) => void): void {
-    const isVoid = this.isSpent && operation !== 'read';
-    this.#device.perform(this.#run, this.#receiver, operation, this.#name, (error) =>
-      done(isVoid ? this.#failure : error),
-    );
-  }
-}
-
-function apply(image: Pages, change: Change, dirty: Set<number>): void {
-  if (change.kind === 'resize') image.resize(change.sizeBytes, dirty);
-  else if (change.kind === 'discard') image.discard(change.offset, change.length, dirty);
-  else image.write(change.offset, change.bytes, dirty);
-}
-
-/** What a sync failed on stays in the cache as it reads, and must not come back over what was
- * written there since. */
-function supersede(file: StoredFile, newer: Change & { readonly kind: 'write' | 'discard' }): void {
-  if (!file.changes.some((change) => change.state === 'doomed')) return;
-  const start = newer.offset;
-  const end = start + (newer.kind === 'write' ? newer.bytes.length : newer.length);
-  file.changes = file.changes.flatMap((older) => {
-    if (older.state !== 'doomed') return [older];
-    if (older.kind === 'write') {
-      const from = Math.max(older.offset, start);
-      const to = Math.min(older.offset + older.bytes.length, end);
-      if (from >= to) return [older];
-      older.bytes = older.bytes.slice(); // pages may be parts of what it was
-      const place = older.bytes.subarray(from - older.offset, to - older.offset);
-      if (newer.kind === 'write') place.set(newer.bytes.subarray(from - start, to - start));
-      else place.fill(0);
-      return [older];
-    }
-    if (older.kind === 'discard') {
-      const olderEnd = older.offset + older.length;
-      const before = { ...older, length: Math.min(olderEnd, start) - older.offset };
-      const offset = Math.max(older.offset, end);
-      const after = { ...older, offset, length: olderEnd - offset };
-      return [before, after].filter((piece) => piece.length > 0);
-    }
-    return [older];
-  });
-}
-
-/** One piece, which nobody else changes. */
-function concatenate(chunks: readonly Uint8Array[]): Uint8Array {
-  if (chunks.length === 1) return (chunks[0] as Uint8Array).slice();
-  const whole = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0));
-  let offset = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, offset);
-    offset += chunk.length;
-  }
-  return whole;
 }
