@@ -149,10 +149,7 @@ export class CatchUp {
       },
       (error) =>
         // The record may count it already: it stays a target of every write until that is known.
-        this.inSync.changeFailed(error, () => {
-          again();
-          this.inSync.removeFailing();
-        }),
+        this.inSync.changeFailed(error, again),
     );
   }
 }

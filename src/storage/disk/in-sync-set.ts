@@ -5,6 +5,7 @@
 import { type HoldfastError, isError } from '../../model/errors.ts';
 import type { ComponentId } from '../../model/ids.ts';
 import type { DiskRecord } from '../../model/record.ts';
+import type { Timer } from '../../ports/clock.ts';
 import type { Copy, LossDecision, Trouble } from './copy.ts';
 import { type DiskState, idsOf } from './disk-state.ts';
 import type { RecordChanges } from './record-changes.ts';
@@ -20,6 +21,9 @@ export class InSyncSet {
   private readonly abandon: () => void;
   /** A copy may be brought back. */
   private readonly onAbsent: () => void;
+  /** For what has failed, all at once. */
+  private retry: Timer | null = null;
+  private readonly again = new Set<() => void>();
   private readonly toldFullAtMs = new Map<ComponentId, number>();
 
   constructor(
@@ -114,12 +118,13 @@ export class InSyncSet {
           for (const mirror of state.mirrors) mirror.retryReads();
           this.removeFailing();
         },
-        (error) => this.changeFailed(error, () => this.removeFailing()),
+        (error) => this.changeFailed(error),
       );
     });
   }
 
-  changeFailed(error: unknown, again: () => void): void {
+  /** Calls back when a change that has failed is to be tried again, if it is. */
+  changeFailed(error: unknown, again: () => void = () => {}): void {
     const { isClosed, options } = this.state;
     if (isClosed) return;
     if (isError(error, 'fenced')) {
@@ -127,7 +132,14 @@ export class InSyncSet {
       return;
     }
     options.log.warn(`in-sync set of ${options.name} could not be changed: ${String(error)}`);
-    options.clock.after(options.timings.heartbeatIntervalMs / 2, again);
+    this.again.add(again);
+    this.retry ??= options.clock.after(options.timings.heartbeatIntervalMs / 2, () => {
+      this.retry = null;
+      const all = [...this.again];
+      this.again.clear();
+      for (const one of all) one();
+      this.removeFailing();
+    });
   }
 
   /** To the probe only: the record is committed, and nothing has been made of it. */

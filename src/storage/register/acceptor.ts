@@ -13,7 +13,7 @@ import {
   type Voting,
   votingOf,
 } from '../../model/record.ts';
-import type { Log } from '../../ports/log.ts';
+import type { Log, LogFields } from '../../ports/log.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { Journal } from '../journal/journal.ts';
 import { type Accepted, type AcceptorState, encodeEntry } from './acceptor-state.ts';
@@ -93,6 +93,8 @@ class DurableAcceptor implements Acceptor {
   readonly #forgotten = new Set<ObjectId>();
   /** The one that waits for the next batch. */
   #committed: CommittedEntry | null = null;
+  /** The journal took nothing the last time. */
+  #isInTrouble = false;
 
   constructor(journal: Journal, options: AcceptorOptions) {
     const { onOpen } = options;
@@ -207,9 +209,8 @@ class DurableAcceptor implements Acceptor {
     if (!mustWait) return finish();
     this.#journal.append(entry, (error) => {
       entry.settle(error);
+      this.#tellOf(error, { changes: entry.taken.length });
       if (error === null) return finish();
-      const what = { changes: entry.taken.length, reason: error.message };
-      this.#log.warn('registers could not be saved', what);
       answer(error, null);
     });
   }
@@ -370,12 +371,19 @@ class DurableAcceptor implements Acceptor {
     const entry = new StateEntry(object, register);
     this.#journal.append(entry, (error) => {
       entry.settle(error);
-      if (error !== null) {
-        this.#log.warn('a register could not be saved', { object, reason: error.message });
-        return answer(error, null);
-      }
+      this.#tellOf(error, { object });
+      if (error !== null) return answer(error, null);
       answer(null, what);
     });
+  }
+
+  /** It is asked for again and again while the trouble lasts. */
+  #tellOf(error: HoldfastError | null, what: LogFields): void {
+    if (error !== null) {
+      const level = this.#isInTrouble ? 'debug' : 'warn';
+      this.#log[level]('registers could not be saved', { ...what, reason: error.message });
+    }
+    this.#isInTrouble = error !== null;
   }
 
   #leased(accepted: Accepted | null, next: ObjectRecord, proposer: HostId): AcceptorAnswer | null {

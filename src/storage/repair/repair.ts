@@ -129,13 +129,18 @@ export function createRepair(options: {
       record.kind === 'disk' && vm.lock.holder === self
         ? options.layoutChange.step(record, vm)
         : null;
-    if (towards !== null) return towards;
+    // What has failed must not keep back what can be done.
+    const isStuck = troubles.has(record.id);
+    if (towards !== null && !isStuck) return towards;
     const lost = record.kind === 'disk' ? lostComponent(record) : null;
     if (lost !== null && record.kind === 'disk' && vm.lock.holder === self) {
       return () => replaceComponent(record, vm, lost);
     }
     const leaving = record.voters.find(({ host, store }) => absence.isGone(host, store));
-    if (leaving !== undefined) return () => replaceVoter(record, vm, leaving);
+    if (leaving !== undefined) {
+      return isCopyFirst(record, vm) ? towards : () => replaceVoter(record, vm, leaving);
+    }
+    if (towards !== null) return towards;
     // The objects of a VM share their voters; those of its disks are where the data goes.
     const isLast = record.kind === 'disk' || !vm.disks.some((disk) => unfinished.has(disk));
     return isLast && hasWrongVoters(record) ? () => changeVoters(record, vm) : null;
@@ -192,23 +197,29 @@ export function createRepair(options: {
     );
   }
 
+  /** A copy on what is gone will be made anew somewhere, and the vote is to go there, too. */
+  function isCopyFirst(record: NamespaceRecord | DiskRecord, vm: NamespaceRecord): boolean {
+    if (record.kind !== 'disk' || vm.lock.holder === null) return false;
+    const isOnGone = components(record.blueprint).some(({ host, store }) =>
+      absence.isGone(host, store),
+    );
+    return isOnGone && movedCopy(record) === undefined;
+  }
+
+  /** Where a copy of the data went that is to vote. */
+  function movedCopy(record: NamespaceRecord | DiskRecord): Component | undefined {
+    if (record.kind !== 'disk') return undefined;
+    return components(record.blueprint).find(
+      ({ host, store }) => !absence.isGone(host, store) && !isVoter(record, host),
+    );
+  }
+
   async function replaceVoter(
     record: NamespaceRecord | DiskRecord,
     vm: NamespaceRecord,
     leaving: Voter,
   ): Promise<void> {
-    // Where a copy of the data went its vote goes too.
-    const copy =
-      record.kind === 'disk'
-        ? components(record.blueprint).find(
-            ({ host, store }) => !absence.isGone(host, store) && !isVoter(record, host),
-          )
-        : undefined;
-    const holdsData =
-      record.kind === 'disk' &&
-      components(record.blueprint).some(({ host, store }) => absence.isGone(host, store));
-    if (copy === undefined && holdsData && vm.lock.holder !== null) return; // its copy goes first
-    const { host, store } = voterAt(copy?.host) ?? pick(record, null);
+    const { host, store } = voterAt(movedCopy(record)?.host) ?? pick(record, null);
     await voterChange.begin(record, withReplaced(record.voters, leaving, { host, store }));
     options.emit(
       'storage.voterReplaced',
