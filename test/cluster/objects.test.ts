@@ -77,16 +77,8 @@ describe('placement', () => {
 
 describe('objects', () => {
   beforeEach(async () => {
-    await cluster.wait(
-      manager().createVm({
-        name: 'web',
-        memoryBytes: 96 * MiB,
-        disks: [{ sizeBytes: 4 * MiB }],
-        hosts: ['host-1', 'host-3', 'host-5'].map(hostId),
-      }),
-    );
-    await cluster.wait(manager().startVm('web', { on: hostId('host-1') }));
-    await cluster.run(3000);
+    const hosts = ['host-1', 'host-3', 'host-5'].map(hostId);
+    await cluster.runWeb({ disks: [{ sizeBytes: 4 * MiB }], hosts });
   });
 
   const states = (name: string) => object(name).components.map((part) => part.state);

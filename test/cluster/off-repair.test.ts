@@ -18,17 +18,7 @@ const isBeingRepaired = () => /brings its disks up to date/.test(holder());
 beforeEach(async () => {
   cluster = new Cluster({ hosts: 5 });
   await cluster.start();
-  await cluster.wait(
-    manager().createVm({
-      name: 'web',
-      memoryBytes: 96 * MiB,
-      disks: [{ sizeBytes: 8 * MiB }],
-      hosts: ['host-1', 'host-2', 'host-3'].map(hostId),
-    }),
-  );
-  await cluster.run(1000);
-  await cluster.wait(manager().startVm('web', { on: hostId('host-1') }));
-  await cluster.run(3000);
+  await cluster.runWeb({ disks: [{ sizeBytes: 8 * MiB }] });
   cluster.machine('host-2').crash();
   await cluster.run(5000);
   await cluster.wait(manager().stopVm('web', { force: true }));

@@ -3,7 +3,6 @@
 
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { ObjectInfo } from '../../src/manager/api.ts';
-import { hostId } from '../../src/model/ids.ts';
 import type { StoragePolicy } from '../../src/model/policy.ts';
 import { Cluster } from '../support/cluster.ts';
 
@@ -19,17 +18,7 @@ const stripes = (one: ObjectInfo) => 1 + Math.max(...one.components.map((part) =
 beforeEach(async () => {
   cluster = new Cluster({ hosts: 6 });
   await cluster.start();
-  await cluster.wait(
-    manager().createVm({
-      name: 'web',
-      memoryBytes: 96 * MiB,
-      disks: [{ sizeBytes: 8 * MiB }],
-      hosts: ['host-1', 'host-2', 'host-3'].map(hostId),
-    }),
-  );
-  await cluster.run(1000);
-  await cluster.wait(manager().startVm('web', { on: hostId('host-1') }));
-  await cluster.run(3000);
+  await cluster.runWeb({ disks: [{ sizeBytes: 8 * MiB }] });
 });
 
 async function setPolicy(policy: StoragePolicy, host?: string): Promise<void> {

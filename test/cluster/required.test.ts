@@ -19,16 +19,10 @@ const told = (host: string) => cluster.machine(host).events.map((event) => event
 beforeEach(async () => {
   cluster = new Cluster({ hosts: 6 });
   await cluster.start();
-  await cluster.wait(
-    manager().createVm({
-      name: 'web',
-      memoryBytes: 96 * MiB,
-      disks: [{ sizeBytes: 4 * MiB }, { sizeBytes: 4 * MiB, required: false }],
-      hosts: ['host-1', 'host-2', 'host-3'].map(hostId),
-      objectHosts: { disk1: others.map(hostId) },
-    }),
-  );
-  await cluster.run(1000);
+  await cluster.makeWeb({
+    disks: [{ sizeBytes: 4 * MiB }, { sizeBytes: 4 * MiB, required: false }],
+    objectHosts: { disk1: others.map(hostId) },
+  });
 });
 
 async function start(on: string): Promise<void> {

@@ -2,6 +2,7 @@
 // an outsider saw. All invariants of the simulator are checked along the way.
 
 import type { Host } from '../../src/host/create-host.ts';
+import type { VmRequest } from '../../src/manager/api.ts';
 import type { HostId } from '../../src/model/ids.ts';
 import { type Timings, timings } from '../../src/model/limits.ts';
 import { inOwnTurn, settlePromises } from '../../src/platform/promises.ts';
@@ -12,6 +13,7 @@ import type { VirtualGuest } from '../../src/simulator/world/guest.ts';
 import type { Machine as VirtualMachine } from '../../src/simulator/world/machine.ts';
 import { World } from '../../src/simulator/world/world.ts';
 
+const MiB = 2 ** 20;
 const GiB = 2 ** 30;
 
 export class Cluster {
@@ -79,6 +81,22 @@ export class Cluster {
     const found = this.machines.find((one) => one.name === name);
     if (found === undefined) throw new Error(`no machine ${name}`);
     return found;
+  }
+
+  /** Makes the VM `web` with these disks, on the first three hosts if it is not said; all have heard of it then. */
+  async makeWeb(request: Pick<VmRequest, 'disks'> & Partial<VmRequest>): Promise<void> {
+    const { manager } = this.machine('host-1');
+    const hosts = this.machines.slice(0, 3).map(({ name }) => name);
+    await this.wait(manager.createVm({ name: 'web', memoryBytes: 96 * MiB, hosts, ...request }));
+    await this.run(1000);
+  }
+
+  /** The same, and its guest writes on host-1. */
+  async runWeb(request: Parameters<Cluster['makeWeb']>[0]): Promise<void> {
+    await this.makeWeb(request);
+    const { manager, name } = this.machine('host-1');
+    await this.wait(manager.startVm('web', { on: name }));
+    await this.run(3000);
   }
 
   now(): number {
