@@ -10,12 +10,26 @@ const stripeBytes = 1024 * 1024;
 
 /** By component, the file of its data. Where in the host's folder it lies is the store's business. */
 export function dataFiles(folder: string, host: string): Map<string, string> {
-  const store = join(folder, host, 'data', 'store');
-  const names = readdirSync(store, { recursive: true, encoding: 'utf8' });
+  const home = join(folder, host);
+  const names = readdirSync(home, { recursive: true, encoding: 'utf8' });
   return new Map(
     names
       .filter((name) => name.endsWith('.data'))
-      .map((name) => [name.slice(name.lastIndexOf('/') + 1, -'.data'.length), join(store, name)]),
+      .map((name) => [name.slice(name.lastIndexOf('/') + 1, -'.data'.length), join(home, name)]),
+  );
+}
+
+/** Files of components that none of these objects, which are all of the cluster, names. */
+export function unnamedFiles(
+  folder: string,
+  hosts: readonly string[],
+  objects: readonly ObjectReply[],
+): string[] {
+  const named = new Set(objects.flatMap((one) => one.components.map((part) => part.component)));
+  return hosts.flatMap((host) =>
+    [...dataFiles(folder, host).keys()]
+      .filter((component) => !named.has(component))
+      .map((component) => `${component} on ${host}`),
   );
 }
 

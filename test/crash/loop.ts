@@ -10,7 +10,7 @@ import { copyFileSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SeededRandom } from '../support/seeded-random.ts';
-import { dataFiles, difference } from './copies.ts';
+import { difference, unnamedFiles } from './copies.ts';
 import { CounterLoad } from './counter-load.ts';
 import { Daemons } from './daemons.ts';
 import { DiskLoad } from './disk-load.ts';
@@ -266,13 +266,7 @@ class World {
     const { folder } = this.#daemons.cluster;
     let left: string[] = [];
     await within(15_000, async () => {
-      const objects = await client.objects();
-      const named = new Set(objects.flatMap((one) => one.components.map((c) => c.component)));
-      left = this.#daemons.hosts.flatMap((host) =>
-        [...dataFiles(folder, host).keys()]
-          .filter((component) => !named.has(component as never))
-          .map((component) => `${component} on ${host}`),
-      );
+      left = unnamedFiles(folder, this.#daemons.hosts, await client.objects());
       return left.length === 0;
     });
     for (const one of left) this.#findings.violation(`no record names ${one}`);
