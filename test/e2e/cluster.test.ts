@@ -3,12 +3,14 @@
 
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { createClient } from '../../src/api/client.ts';
 import { RealCluster, stateOf, until } from './support/real-cluster.ts';
 
 interface Vm {
   readonly id: string;
   readonly power: string;
   readonly host: string | null;
+  readonly detached: readonly string[];
   readonly protection: { readonly status: string };
   readonly objects: readonly {
     readonly kind: string;
@@ -120,5 +122,30 @@ describe('a real cluster', () => {
     await cluster.ask('host-3', 'vm', 'stop', 'web', '--force');
     await cluster.ask('host-3', 'vm', 'remove', 'web');
     expect(await cluster.json<unknown[]>('host-1', 'vm', 'list')).toEqual([]);
+  });
+
+  it('starts a guest without a disk that it can do without, and plugs it in when it is there', async () => {
+    const sizeBytes = 2 ** 26;
+    const { id } = await createClient([cluster.socket('host-1')]).createVm({
+      name: 'web',
+      memoryBytes: 96 * 2 ** 20,
+      disks: [{ sizeBytes }, { sizeBytes, policy: 'single', required: false }],
+      hosts,
+      objectHosts: { disk1: ['host-3'] },
+    });
+    vm = id;
+    cluster.killDaemon('host-3');
+    await started('host-1');
+    expect(await show()).toMatchObject({ power: 'running', detached: ['disk1'] });
+    expect(cluster.said('host-1', vm)).not.toMatch(/^holdfast: disks /m);
+    await cluster.boot('host-3');
+    // The guest tells of a disk that has come when it has read from it.
+    await until('the guest has it', () =>
+      /^holdfast: disks disk0 disk1$/m.test(cluster.said('host-1', vm)),
+    );
+    await until('it is known', async () => (await show('host-2')).detached.length === 0);
+    await goesOn('host-1');
+    expect(cluster.reports('host-1', vm).boots).toBe(1);
+    await cluster.ask('host-2', 'vm', 'stop', 'web');
   });
 });

@@ -143,14 +143,18 @@ export class RealCluster {
     return guests[0] ?? null;
   }
 
+  /** All that guests of the VM have said on this host. */
+  said(host: string, vm: string): string {
+    try {
+      return readFileSync(join(this.#runDir(host), vm, 'serial.log'), 'utf8');
+    } catch {
+      return '';
+    }
+  }
+
   /** The last number that the guest reported on this host, and how often it has booted there. */
   reports(host: string, vm: string): { wrote: number; boots: number } {
-    let text = '';
-    try {
-      text = readFileSync(join(this.#runDir(host), vm, 'serial.log'), 'utf8');
-    } catch {
-      return { wrote: 0, boots: 0 };
-    }
+    const text = this.said(host, vm);
     const numbers = [...text.matchAll(/^holdfast: wrote (\d+)/gm)].map((match) => Number(match[1]));
     return { wrote: numbers.at(-1) ?? 0, boots: [...text.matchAll(/^holdfast: read /gm)].length };
   }
