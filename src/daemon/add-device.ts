@@ -7,6 +7,7 @@ import { dirname, resolve } from 'node:path';
 import { isMap, isSeq, parseDocument } from 'yaml';
 import type { DeviceClass } from '../model/device.ts';
 import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
+import type { StoreId } from '../model/ids.ts';
 import { openExistingFolder } from '../platform/disk.ts';
 import { writeFileDurably } from '../platform/durable-file.ts';
 import { createRandom } from '../platform/random.ts';
@@ -43,10 +44,13 @@ export async function addDevice(wanted: NewDevice): Promise<AddedDevice> {
   }
   const path = resolve(wanted.path);
   const known = config.devices.find((one) => one.path === path);
-  const text = known === undefined ? await withDevice(config, path, wanted) : null;
+  // Whether it can be written down is found out before anything is made.
+  if (known === undefined) await withDevice(config, path, wanted, null);
   await assertOwnFileSystem(path, wanted.sharesFileSystem === true);
   const { device } = await makeOurs(config, path);
-  if (text !== null) await writeFileDurably(config.file, text);
+  if (known?.id !== device) {
+    await writeFileDurably(config.file, await withDevice(config, path, wanted, device));
+  }
   return { device, path, wasConfigured: known !== undefined };
 }
 
@@ -92,13 +96,23 @@ async function assertOwnFileSystem(path: string, mayShare: boolean): Promise<voi
   );
 }
 
-/** The configuration with one more device; its comments stay. It is checked before. */
-async function withDevice(config: HostConfig, path: string, wanted: NewDevice): Promise<string> {
+/** The configuration with one more device, or with another one in this place; its comments stay. It is checked. */
+async function withDevice(
+  config: HostConfig,
+  path: string,
+  { class: deviceClass, capacity }: NewDevice,
+  id: StoreId | null,
+): Promise<string> {
   const document = parseDocument(await readFile(config.file, 'utf8'));
-  const { class: deviceClass, capacity } = wanted;
-  const entry = { path, class: deviceClass, ...(capacity === undefined ? {} : { capacity }) };
+  const entry = {
+    ...{ path, class: deviceClass },
+    ...(capacity === undefined ? {} : { capacity }),
+    ...(id === null ? {} : { id }),
+  };
   const devices = document.get('devices');
-  if (isSeq(devices)) devices.add(document.createNode(entry));
+  const index = config.devices.findIndex((one) => one.path === path);
+  if (index !== -1) document.setIn(['devices', index, 'id'], id);
+  else if (isSeq(devices)) devices.add(document.createNode(entry));
   else if (isMap(document.contents)) document.set('devices', document.createNode([entry]));
   const text = document.toString();
   parseConfig(text, config.file);

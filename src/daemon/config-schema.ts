@@ -74,6 +74,7 @@ export const configSchema = group({
         path,
         class: choice(deviceClasses),
         capacity: Type.Optional(size),
+        id: Type.Optional(Type.String({ minLength: 1, description: 'the id of a device' })),
       }),
       {
         description: 'a list of devices, each with a path and a class',

@@ -8,7 +8,7 @@ import { Errors } from 'typebox/value';
 import { isMap, isNode, isScalar, isSeq, LineCounter, parseDocument, stringify } from 'yaml';
 import { type DeviceClass, usualClass } from '../model/device.ts';
 import { HoldfastError } from '../model/errors.ts';
-import { type HostId, hostId } from '../model/ids.ts';
+import { type HostId, hostId, type StoreId, storeId } from '../model/ids.ts';
 import {
   timings as defaultTimings,
   limits,
@@ -42,6 +42,8 @@ export interface DeviceConfig {
   readonly path: string;
   readonly class: DeviceClass;
   readonly capacityBytes: number | null;
+  /** What it is known by while it can not be read. */
+  readonly id: StoreId | null;
 }
 
 /** Paths are absolute; null is "not configured". */
@@ -287,6 +289,7 @@ function interpret(settings: ConfigSettings, file: string, complain: Complain): 
       path,
       class: device.class,
       capacityBytes: size([...at, 'capacity'], device.capacity),
+      id: device.id === undefined ? null : storeId(device.id),
     };
   });
   if (devices.length > 0 && settings.kind === 'witness') {

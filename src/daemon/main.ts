@@ -123,9 +123,10 @@ async function tellSite({ name, site }: HostConfig, members: Members): Promise<v
   await members.merge([site === null ? entry : { ...entry, site }], name);
 }
 
-function deviceOf({ path, class: deviceClass, capacityBytes }: DeviceConfig): DevicePort {
+function deviceOf({ path, class: deviceClass, capacityBytes, id }: DeviceConfig): DevicePort {
   return {
     name: path,
+    id,
     class: deviceClass,
     capacityBytes,
     async open() {

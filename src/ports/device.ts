@@ -2,6 +2,7 @@
 // come back, or be another one than it was, while the host runs.
 
 import type { DeviceClass } from '../model/device.ts';
+import type { StoreId } from '../model/ids.ts';
 import type { LocalDisk } from './disk.ts';
 
 export interface OpenedDevice {
@@ -14,6 +15,9 @@ export interface DevicePort {
   /** For people: where the machine has it, such as a folder. */
   readonly name: string;
   readonly class: DeviceClass;
+  /** What it should say it is, by the host's configuration; null: unknown. It is believed only of a device that
+   * can not be asked. */
+  readonly id: StoreId | null;
   /** Bytes that components may use of it at most; null: all. */
   readonly capacityBytes: number | null;
   /** Rejects with a `DiskError`, `missing` where nothing there was made a device of Holdfast (an empty mount

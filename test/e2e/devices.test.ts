@@ -153,6 +153,7 @@ it('may be missing when the daemon starts, and are used when they are there', as
   cluster.killDaemon('host-2');
   await cluster.boot('host-2');
   await losesOnlyIts('host-2');
+  expect(await copies('disk0')).toContain(`host-2 ${place('host-2')} degraded`);
   renameSync(away, place('host-2'));
   await isWhole();
 });

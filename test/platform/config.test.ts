@@ -120,14 +120,14 @@ log: {level: debug, file: host.log}
       `${minimal}capacity: {diskClass: fast}
 devices:
   - {path: /mnt/hdd1, class: large}
-  - {path: ../nvme, class: fast, capacity: 400GiB}
+  - {path: ../nvme, class: fast, capacity: 400GiB, id: d1}
 `,
       '/etc/holdfast/host.yaml',
     );
     expect(config.capacity.diskClass).toBe('fast');
     expect(config.devices).toEqual([
-      { path: '/mnt/hdd1', class: 'large', capacityBytes: null },
-      { path: '/etc/nvme', class: 'fast', capacityBytes: 400 * 2 ** 30 },
+      { path: '/mnt/hdd1', class: 'large', capacityBytes: null, id: null },
+      { path: '/etc/nvme', class: 'fast', capacityBytes: 400 * 2 ** 30, id: 'd1' },
     ]);
   });
 

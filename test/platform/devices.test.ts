@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { addDevice } from '../../src/daemon/add-device.ts';
 import { readConfig } from '../../src/daemon/config.ts';
-import { hostId, storeId } from '../../src/model/ids.ts';
+import { hostId, type StoreId, storeId } from '../../src/model/ids.ts';
 import { openDeviceFolder, openLocalDisk } from '../../src/platform/disk.ts';
 import type { DevicePort } from '../../src/ports/device.ts';
 import { syncFile, writeTo } from '../../src/ports/disk-calls.ts';
@@ -54,9 +54,10 @@ async function made(name: string): Promise<string> {
   return device;
 }
 
-function port(name: string): DevicePort {
+function port(name: string, id: StoreId | null): DevicePort {
   return {
     name,
+    id,
     class: 'fast',
     capacityBytes: null,
     async open() {
@@ -74,7 +75,12 @@ interface Host {
   look(isSo: () => boolean): Promise<void>;
 }
 
-async function host(names: readonly string[], self = 'h1'): Promise<Host> {
+/** `ids`: what the configuration says of them. */
+async function host(
+  names: readonly string[],
+  self = 'h1',
+  ids: readonly StoreId[] = [],
+): Promise<Host> {
   const clock = new VirtualClock();
   const told: string[] = [];
   const main = await openLocalDisk(at(`main of ${self}`));
@@ -90,7 +96,7 @@ async function host(names: readonly string[], self = 'h1'): Promise<Host> {
       id: () => storeId('main'),
       problem: () => null,
     },
-    ports: names.map(port),
+    ports: names.map((name, index) => port(name, ids[index] ?? null)),
     thresholds: usualThresholds,
     placedBytes: () => 0,
     emit: (type, text) => told.push(`${type} ${text}`),
@@ -118,7 +124,8 @@ it('makes a folder a device once, and names it in the configuration', async () =
   const device = await made('nvme1');
   expect(await readFile(configFile, 'utf8')).toMatch(/^# kept$/m);
   const config = await readConfig(configFile);
-  expect(config.devices).toEqual([{ path: at('nvme1'), class: 'fast', capacityBytes: null }]);
+  const entry = { path: at('nvme1'), class: 'fast', capacityBytes: null };
+  expect(config.devices).toEqual([{ ...entry, id: device }]);
   // Once more, as after an interruption: it is the same one.
   expect(await made('nvme1')).toBe(device);
   expect((await readConfig(configFile)).devices).toHaveLength(1);
@@ -159,6 +166,28 @@ it('puts nothing in an empty mount point, and takes the device when it is there'
     'storage.deviceFailed',
     'storage.deviceBack',
   ]);
+});
+
+it('says which one is missing at the start, and believes a device more than the configuration', async () => {
+  const [one, other] = [storeId(await made('nvme1')), storeId(await made('nvme2'))];
+  const ids = ({ pool }: Host) => pool.report().devices?.map(({ id }) => id);
+  await rename(at('nvme1'), at('taken-out'));
+  const first = await host(['nvme1', 'nvme2'], 'h1', [one, other]);
+  expect(ids(first)).toEqual([one, other]);
+  expect(problems(first)).toEqual([expect.stringContaining('not mounted'), null]);
+  first.end();
+  // The other one is in its place, and then it in the place of the other.
+  await rename(at('nvme2'), at('nvme1'));
+  const alone = await host(['nvme1', 'nvme2'], 'h1', [one, other]);
+  expect(ids(alone)).toEqual([other, null]);
+  await rename(at('taken-out'), at('nvme2'));
+  await alone.look(() => problems(alone)?.every((text) => text === null) === true);
+  expect(ids(alone)).toEqual([other, one]);
+  // An empty one in its place has another name, and so has its entry.
+  alone.end();
+  await rm(at('nvme2'), { recursive: true });
+  const third = await made('nvme2');
+  expect((await readConfig(configFile)).devices.map(({ id }) => id)).toEqual([one, third]);
 });
 
 it('notices that a device is gone, and counts what may be lost when it is back', async () => {

@@ -63,6 +63,7 @@ export class VirtualDevice {
     return {
       name: this.name,
       class: this.#class,
+      id: storeId(this.store),
       capacityBytes: null,
       open: async () => {
         if (this.disk.isPulled) throw new DiskError('missing', `nothing is at ${this.name}`);

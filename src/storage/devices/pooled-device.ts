@@ -70,16 +70,21 @@ export class PooledDevice {
   report(): DeviceReport {
     const { port, placedBytes } = this.#options;
     const latencyMs = this.#disk?.latencyMs() ?? null;
+    const id = this.id ?? this.#configuredId();
     return {
-      id: this.id,
+      id,
       name: port.name,
       class: port.class,
       problem: this.problem,
-      ...spaceOf(this.#disk, port.capacityBytes, () =>
-        this.id === null ? 0 : placedBytes(this.id),
-      ),
+      ...spaceOf(this.#disk, port.capacityBytes, () => (id === null ? 0 : placedBytes(id))),
       ...(latencyMs === null ? {} : { latencyMs: rounded(latencyMs) }),
     };
+  }
+
+  /** Of a device that was never read, unless it is in another place now. */
+  #configuredId(): StoreId | null {
+    const { port, isTaken } = this.#options;
+    return port.id === null || isTaken(port.id, this) ? null : port.id;
   }
 
   /** Resolves after the first attempt to open it, whatever came of it. */

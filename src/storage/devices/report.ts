@@ -5,7 +5,7 @@ import type { StoreId } from '../../model/ids.ts';
 import type { FillThresholds } from '../fill.ts';
 
 export interface DeviceReport {
-  /** Null: it can not be told, because the device can not be read. */
+  /** Null: it can not be told, because the device could never be read, and the configuration does not say it. */
   readonly id: StoreId | null;
   /** Why it is not used; null: it is. */
   readonly problem: string | null;

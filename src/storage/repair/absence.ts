@@ -26,7 +26,7 @@ export function createAbsence(options: {
   const { clock, timings, heartbeats } = options;
   /** This host has heard of nobody before that. */
   const startedAtMs = clock.now();
-  /** Since when a device that a host has does not work, or may be the one that can not be read. */
+  /** Since when a device that a host has does not work, or may be one that can not be told. */
   const failedSince = new Map<StoreId, number>();
 
   function isGone(host: HostId, store: StoreId): boolean {
