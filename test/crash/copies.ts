@@ -9,7 +9,7 @@ import type { ObjectReply } from '../../src/api/storage-schemas.ts';
 const stripeBytes = 1024 * 1024;
 
 /** By component, the file of its data. Where in the host's folder it lies is the store's business. */
-export function dataFiles(folder: string, host: string): Map<string, string> {
+function dataFiles(folder: string, host: string): Map<string, string> {
   const home = join(folder, host);
   const names = readdirSync(home, { recursive: true, encoding: 'utf8' });
   return new Map(
