@@ -4,6 +4,8 @@
 // therefore import neither Node nor a package, which is what lets a simulator run them unchanged.
 // Where a room shows the others only one file, that file is named here. Tests may import anything.
 
+import { machineTests } from './scripts/test-groups.mjs';
+
 const inside = ['model', 'ports', 'peer', 'storage', 'hypervisor', 'ha', 'manager', 'host'];
 
 /** Room -> the rooms, or single files of rooms, that it may import besides itself. */
@@ -102,6 +104,19 @@ export default {
       to: {
         dependencyTypes: ['npm-dev', 'npm-no-pkg', 'npm-unknown'],
         dependencyTypesNot: ['type-only'],
+      },
+    },
+    {
+      name: 'virtual-time-is-virtual',
+      comment: 'A unit test that meets the real machine lies in a room of scripts/test-groups.mjs.',
+      severity: 'error',
+      from: { path: test, pathNot: [...machineTests, 'test/e2e/'].map((room) => `^${room}`) },
+      to: {
+        path: [
+          '^(node:)?(net|tls|dgram|https?|child_process|worker_threads|perf_hooks|timers)(/|$)',
+          '^src/(qemu|api|daemon)/',
+          '^src/platform/(?!promises)',
+        ],
       },
     },
     {

@@ -14,8 +14,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
-          exclude: ['test/e2e/**', 'test/node24/**'],
+          include: ['{src,test}/**/*.test.ts', '!test/{e2e,node24}/**'],
           testTimeout: 30_000,
         },
       },
