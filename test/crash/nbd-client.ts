@@ -38,7 +38,7 @@ export class NbdClient {
     const socket = connect({ path });
     socket.on('error', () => undefined);
     const client = new NbdClient(socket);
-    await Promise.race([once(socket, 'connect'), client.gone]);
+    await client.#next('connect');
     socket.write(enter(name));
     await client.#handshake();
     socket.on('data', (chunk: Buffer) => client.#receive(chunk));
@@ -46,14 +46,21 @@ export class NbdClient {
     return client;
   }
 
+  /** What kills the connection in between, by whatever error, is its end. */
+  async #next(event: 'connect' | 'data'): Promise<unknown[]> {
+    const happened = once(this.#socket, event).catch(() => this.gone);
+    const values = await Promise.race([happened, this.gone]);
+    if (values === undefined) throw new ConnectionGone('hung up during the handshake');
+    return values;
+  }
+
   /** Skips to the acknowledgement of NBD_OPT_GO: a greeting, then option replies. */
   async #handshake(): Promise<void> {
     let at = 18;
     for (;;) {
       while (this.#input.length < at + 20 || this.#input.length < this.#endOf(at)) {
-        const got = await Promise.race([once(this.#socket, 'data'), this.gone]);
-        if (got === undefined) throw new ConnectionGone('hung up during the handshake');
-        this.#input = Buffer.concat([this.#input, (got as Buffer[])[0] as Buffer]);
+        const [chunk] = await this.#next('data');
+        this.#input = Buffer.concat([this.#input, chunk as Buffer]);
       }
       const type = this.#input.readUInt32BE(at + 12);
       at = this.#endOf(at);
