@@ -132,9 +132,9 @@ export const plantedBugs: readonly PlantedBug[] = [
   {
     name: 'in-sync change after the acknowledgement',
     why: 'a write is acknowledged before the record says that a silent copy does not count',
-    file: 'storage/disk/disk.ts',
-    find: 'if (this.closed || this.changing || failing.length === 0) return;',
-    replace: `if (this.closed || this.changing || failing.length === 0) return;
+    file: 'storage/disk/in-sync-set.ts',
+    find: 'if (state.isClosed || changes.isBusy || failing.length === 0) return;',
+    replace: `if (state.isClosed || changes.isBusy || failing.length === 0) return;
       for (const copy of failing) copy.drop();`,
     seed: 1,
   },
@@ -149,7 +149,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   {
     name: 'resync joins before it is complete',
     why: 'the record counts a copy that does not hold everything yet',
-    file: 'storage/disk/disk.ts',
+    file: 'storage/disk/catch-up.ts',
     find: 'mirror.resync(missed, copy, { isWanted: isCurrent, pace, meter }, () => {',
     replace: `mirror.resync(missed, copy, { isWanted: isCurrent, pace, meter }, () => {});
       Promise.resolve().then(() => {`,
@@ -158,7 +158,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   {
     name: 'returning copy counts without resync',
     why: 'what it missed is not copied to it',
-    file: 'storage/disk/disk.ts',
+    file: 'storage/disk/catch-up.ts',
     find: 'const missed = mirror.dirtyRegions();',
     replace: 'const missed: number[] = [];',
     seed: 3,
