@@ -2,7 +2,7 @@
 // not stop the rest, except for steps that need it. Each step counts as one test, and those that
 // run a test runner by the runner's own count. The very last line is the sum: `N passed, N failed`.
 //
-// What meets the real machine runs by itself, one after the other. Meanwhile, at low priority, runs what only
+// What meets the real machine runs by itself, one after the other. Meanwhile, at the lowest priority, runs what only
 // computes: it fills the time in which guests boot and daemons wait, and hardly takes any from them.
 //
 // Usage: node scripts/test.mjs [checks]     `checks`: only those that need no build and no guest
@@ -208,7 +208,7 @@ async function perform({ name, runs, computes, needs = [], command }) {
   const isShown = isTests && computes !== true;
   if (isShown) console.log(`----  ${name}`);
   const startMs = performance.now();
-  const lowered = computes === true ? ['nice', '-n', '10', ...command] : command;
+  const lowered = computes === true ? ['nice', '-n', '19', ...command] : command;
   const result = await run(lowered, isShown, (isTests ? 40 : 15) * MINUTE_MS);
   const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
   const count = isTests
