@@ -135,14 +135,14 @@ const commands = {
       await new Promise((resolve) => setImmediate(resolve));
     }
   },
-  accessible: () => store.getMetadata('ha', 'protection').values.size,
+  accessible: () => store.getMetadata('ha', 'protection').values.length,
   async get({ repetitions, expect }) {
     const samples = new Samples();
     let elapsedMs = 0;
     let broken = 0;
     while (samples.count < repetitions) {
       const asked = performance.now();
-      const { size } = store.getMetadata('ha', 'protection').values;
+      const { length: size } = store.getMetadata('ha', 'protection').values;
       const tookMs = performance.now() - asked;
       if (size === expect) {
         samples.add(tookMs);

@@ -26,7 +26,7 @@ export class ProtectionView {
   all(): ReadonlyMap<VmId, ProtectionState> {
     if (this.#states !== null) return this.#states;
     const states = new Map<VmId, ProtectionState>();
-    for (const [vm, value] of this.#storage.getMetadata(haService, protectionKey).values) {
+    for (const { vm, value } of this.#storage.getMetadata(haService, protectionKey).values) {
       const state = readProtection(value);
       if (state !== null) states.set(vm, state);
     }
@@ -40,8 +40,9 @@ export class ProtectionView {
     if (this.#states !== null) return this.#states;
     const states = new Map<VmId, ProtectionState>();
     const { values } = this.#storage.getMetadata(haService, protectionKey, vms);
+    const found = new Map(values.map(({ vm, value }) => [vm, value]));
     for (const vm of vms) {
-      const state = readProtection(values.get(vm));
+      const state = readProtection(found.get(vm));
       if (state !== null) states.set(vm, state);
     }
     return states;

@@ -150,7 +150,7 @@ export function createDiskServices(options: {
     serve,
     servedBy(view) {
       if (view.lock.holder === null) return null;
-      const value = storage.getMetadata(serveService, key, [view.vm]).values.get(view.vm);
+      const value = storage.getMetadata(serveService, key, [view.vm]).values[0]?.value;
       const known = value as { epoch: Epoch; disk: string; socket: string } | undefined;
       if (known === undefined || known.epoch !== view.lock.epoch) return null;
       return `its ${known.disk} is served by \`holdfast disk serve\` on ${view.lock.holder} at ${known.socket}`;

@@ -18,11 +18,12 @@ export function createVmMetadata(
 ): Pick<Manager, 'metadata' | 'setMetadata'> {
   function metadata(service: string, key: string, names?: readonly string[]): MetadataReply {
     const named = names?.map(find);
-    const { values, objectReads } = storage.getMetadata(
+    const { values: found, objectReads } = storage.getMetadata(
       service,
       key,
       named?.map((view) => view.vm),
     );
+    const values = new Map(found.map(({ vm, value }) => [vm, value]));
     const views =
       named ?? [...values.keys()].flatMap((vm): VmView[] => [storage.vm(vm)].filter(isKnown));
     const having = views.filter((view) => values.has(view.vm));

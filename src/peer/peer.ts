@@ -13,6 +13,7 @@ import type { Log } from '../ports/log.ts';
 import type { Transport } from '../ports/transport.ts';
 import { Deadlines, type Due } from './deadlines.ts';
 import { decodeFrame, encodeForMany, encodeFrame, type Frame, noPayload } from './frame.ts';
+import { Pending } from './pending.ts';
 
 export type Done = (error: HoldfastError | null, body: JsonValue, payload: Uint8Array) => void;
 
@@ -55,7 +56,7 @@ const manyHosts = 12;
 /** To a one-way message. */
 const noReply: Reply = { ok: () => {}, fail: () => {} };
 
-interface Pending extends Due {
+interface Asked extends Due {
   readonly requestId: number;
   readonly to: HostId;
   readonly type: string;
@@ -74,12 +75,11 @@ export function createPeer(options: {
   const handlers = new Map<string, Handler>();
   const listeners: ((host: HostId, up: boolean) => void)[] = [];
   const sessions = new Set<HostId>();
-  const pending = new Map<number, Pending>();
-  const deadlines = new Deadlines<Pending>(clock, ({ requestId, to, type, timeoutMs }) => {
+  const pending = new Pending<Asked>();
+  const deadlines = new Deadlines<Asked>(clock, ({ requestId, to, type, timeoutMs }) => {
     const text = `${to} did not answer "${type}" within ${timeoutMs} ms`;
     settle(requestId, new HoldfastError('timeout', text), null, noPayload);
   });
-  let nextRequestId = 1;
   let stopped = false;
 
   function transmit(to: HostId, frame: Frame): boolean {
@@ -99,9 +99,8 @@ export function createPeer(options: {
     body: JsonValue,
     payload: Uint8Array,
   ) {
-    const request = pending.get(requestId);
-    if (request === undefined) return; // timed out before
-    pending.delete(requestId);
+    const request = pending.take(requestId);
+    if (request === null) return; // timed out before
     deadlines.remove(request, request.timeoutMs);
     request.done(error, body, payload);
   }
@@ -160,9 +159,8 @@ export function createPeer(options: {
       }
     },
     request(to, type, body, payload, timeoutMs, done) {
-      const requestId = nextRequestId;
-      nextRequestId = (nextRequestId % 0xffffffff) + 1;
-      const request: Pending = {
+      const requestId = pending.nextId();
+      const request: Asked = {
         requestId,
         to,
         type,
@@ -173,7 +171,7 @@ export function createPeer(options: {
         next: null,
       };
       if (!stopped) deadlines.add(request, timeoutMs);
-      pending.set(requestId, request);
+      pending.add(request);
       if (!transmit(to, { kind: 'request', requestId, type, body, payload })) {
         clock.defer(() => settle(requestId, unreachable(to, options.network), null, noPayload));
       }
@@ -200,9 +198,9 @@ export function createPeer(options: {
         },
         down(host) {
           sessions.delete(host);
-          for (const [requestId, request] of [...pending]) {
+          for (const request of pending.all()) {
             if (request.to === host) {
-              settle(requestId, unreachable(host, options.network), null, noPayload);
+              settle(request.requestId, unreachable(host, options.network), null, noPayload);
             }
           }
           for (const listener of listeners) listener(host, false);

@@ -9,8 +9,12 @@ import type { FileHandle } from 'node:fs/promises';
 import { DiskError, type DiskFile } from '../ports/disk.ts';
 import { dropCached } from './drop-cached.ts';
 import { punchHole } from './punch-hole.ts';
+import { SmallCalls } from './small-calls.ts';
 
 type Done = (error: DiskError | null) => void;
+
+/** For more bytes than that the hand-over to a thread is little of the whole. */
+const maxSmallBytes = 16 * 1024;
 
 /** What is written where a file system has no holes. */
 const zeros = new Uint8Array(1024 * 1024);
@@ -31,6 +35,8 @@ class NodeDiskFile implements DiskFile {
   sizeBytes: number;
   readonly #handle: FileHandle;
   readonly #name: string;
+  readonly #reads: SmallCalls;
+  readonly #writes: SmallCalls;
   #failure: DiskError | null = null;
   #syncing = false;
   #waiting: Done[] = [];
@@ -39,14 +45,26 @@ class NodeDiskFile implements DiskFile {
     this.#handle = handle;
     this.#name = name;
     this.sizeBytes = sizeBytes;
+    this.#reads = new SmallCalls('read', handle);
+    this.#writes = new SmallCalls('write', handle);
   }
 
   read(offset: number, target: Uint8Array, done: Done): void {
     if (target.length === 0) return void setImmediate(done, null);
+    if (target.length > maxSmallBytes) return this.#readSingly(offset, target, done);
+    this.#reads.add(offset, target, (isWhole) => {
+      if (isWhole) done(null);
+      else this.#readSingly(offset, target, done);
+    });
+  }
+
+  #readSingly(offset: number, target: Uint8Array, done: Done): void {
     read(this.#handle.fd, target, 0, target.length, offset, (error, bytesRead) => {
       if (error !== null) return done(toDiskError(error, `reading ${this.#name}`));
       if (bytesRead === target.length) return done(null);
-      if (bytesRead > 0) return this.read(offset + bytesRead, target.subarray(bytesRead), done);
+      if (bytesRead > 0) {
+        return this.#readSingly(offset + bytesRead, target.subarray(bytesRead), done);
+      }
       target.fill(0);
       done(null);
     });
@@ -57,14 +75,30 @@ class NodeDiskFile implements DiskFile {
     let length = 0;
     for (const chunk of chunks) length += chunk.length;
     if (length === 0) return void setImmediate(done, null);
+    const [only] = chunks;
+    if (only === undefined || chunks.length > 1 || length > maxSmallBytes) {
+      return this.#writeSingly(offset, chunks, length, done);
+    }
+    this.#writes.add(offset, only, (isWhole) => {
+      if (!isWhole) return this.#writeSingly(offset, chunks, length, done);
+      this.#reaches(offset + length);
+      done(null);
+    });
+  }
+
+  #writeSingly(offset: number, chunks: readonly Uint8Array[], length: number, done: Done): void {
     writev(this.#handle.fd, chunks, offset, (error, bytesWritten) => {
       if (error !== null) return done(toDiskError(error, `writing ${this.#name}`));
       const end = offset + bytesWritten;
-      if (end > this.sizeBytes) this.sizeBytes = end;
+      this.#reaches(end);
       if (bytesWritten === length) return done(null);
       if (bytesWritten > 0) return this.write(end, skip(chunks, bytesWritten), done);
       done(new DiskError('failed', `writing ${this.#name}: the device takes no bytes`));
     });
+  }
+
+  #reaches(end: number): void {
+    if (end > this.sizeBytes) this.sizeBytes = end;
   }
 
   discard(offset: number, length: number, done: Done): void {

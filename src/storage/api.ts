@@ -65,8 +65,14 @@ export interface SetResult {
   readonly error: HoldfastError | null;
 }
 
+export interface ValueOfVm {
+  readonly vm: VmId;
+  readonly value: JsonValue;
+}
+
 export interface MetadataValues {
-  readonly values: ReadonlyMap<VmId, JsonValue>;
+  /** Each VM once. A list, because most who ask go through it, and of all VMs a map takes ten times as long. */
+  readonly values: readonly ValueOfVm[];
   /** Reads of objects that the answer took; from memory: none. */
   readonly objectReads: number;
 }

@@ -7,7 +7,7 @@ import type { VmId } from '../model/ids.ts';
 import { type JsonValue, sameJson } from '../model/json.ts';
 import { limits } from '../model/limits.ts';
 import type { Metadata, NamespaceRecord } from '../model/record.ts';
-import type { MetadataChange, MetadataValues, SetCondition, SetResult } from './api.ts';
+import type { MetadataChange, MetadataValues, SetCondition, SetResult, ValueOfVm } from './api.ts';
 import type { AccessibleVms } from './directory/accessible-vms.ts';
 import type { Directory } from './directory/directory.ts';
 import { Values, valueIn } from './directory/values.ts';
@@ -68,22 +68,21 @@ export function createMetadata(options: {
     return results;
   }
 
-  function ofAll(service: string, key: string): Map<VmId, JsonValue> {
-    const found = new Map<VmId, JsonValue>();
+  function ofAll(service: string, key: string): ValueOfVm[] {
+    const found: ValueOfVm[] = [];
     accessibleVms.look();
-    for (const { of, value } of values.all(service, key)) {
-      if (of.unmet === 0) found.set(of.vm, value);
-    }
+    for (const { of, answer } of values.all(service, key)) if (of.unmet === 0) found.push(answer);
     return found;
   }
 
-  function ofSome(service: string, key: string, vms: readonly VmId[]): Map<VmId, JsonValue> {
-    const found = new Map<VmId, JsonValue>();
-    const wanted = vms.flatMap((vm) => directory.namespace(vm) ?? []);
+  function ofSome(service: string, key: string, vms: readonly VmId[]): ValueOfVm[] {
+    const found: ValueOfVm[] = [];
+    const wanted = [...new Set(vms)].flatMap((vm) => directory.namespace(vm) ?? []);
     const accessibility = options.accessibility(wanted);
     for (const record of wanted) {
+      const { vm } = record;
       const value = valueIn(record.metadata, service, key);
-      if (value !== undefined && accessibility(record).accessible) found.set(record.vm, value);
+      if (value !== undefined && accessibility(record).accessible) found.push({ vm, value });
     }
     return found;
   }

@@ -107,6 +107,83 @@ describe('a file of the store', () => {
     await fc.assert(run, { numRuns: 30 });
   });
 
+  it('does what an array in memory does, with many small requests at a time', async () => {
+    const disk = await makeDisk();
+    const block = 512;
+    const blocks = 100;
+    const request = fc.record({ isWrite: fc.boolean(), at: fc.nat(blocks - 1), fill: fc.nat(255) });
+    let count = 0;
+    const run = fc.asyncProperty(
+      fc.array(fc.uniqueArray(request, { maxLength: 80, selector: ({ at }) => at })),
+      async (turns) => {
+        count += 1;
+        const file = await disk.open(`many${count}`, { create: true });
+        const model = Buffer.alloc(blocks * block);
+        let end = 0;
+        for (const turn of turns) {
+          // Some begin or end where others do, none overlap; reads beyond the end are among them.
+          const requests = turn.map(async ({ isWrite, at, fill }) => {
+            if (isWrite) {
+              model.fill(fill, at * block, (at + 1) * block);
+              end = Math.max(end, (at + 1) * block);
+              await write(file, at * block, Buffer.alloc(block, fill));
+            } else {
+              const expected = Buffer.from(model.subarray(at * block, (at + 1) * block));
+              expect((await readBack(file, at * block, block)).equals(expected)).toBe(true);
+            }
+          });
+          await Promise.all(requests);
+          expect(file.sizeBytes).toBe(end);
+        }
+        expect((await readBack(file, 0, model.length)).equals(model)).toBe(true);
+        await file.close();
+      },
+    );
+    await fc.assert(run, { numRuns: 30 });
+  });
+
+  it('reads many small pieces at a time that are not in memory', async () => {
+    const folder = join(await temporaryFolder(), 'store');
+    const disk = await makeDisk(folder);
+    const file = await disk.open('cold', { create: true });
+    const whole = Buffer.alloc(4 * 1024 * 1024);
+    for (let at = 0; at < whole.length; at += 4) whole.writeUInt32LE(at, at);
+    await write(file, 0, whole);
+    await finished((done) => file.sync(done));
+    execFileSync('dd', [`of=${join(folder, 'cold')}`, 'oflag=nocache', 'conv=notrunc', 'count=0'], {
+      stdio: 'ignore',
+    });
+    const block = 4096;
+    const pieces = await Promise.all(
+      Array.from({ length: whole.length / block }, (_, index) =>
+        readBack(file, index * block, block),
+      ),
+    );
+    expect(Buffer.concat(pieces).equals(whole)).toBe(true);
+    await file.close();
+  });
+
+  it('tells each of many small requests what went wrong with it', async () => {
+    const full = await openDiskFile(await open('/dev/full', 'r+'), 'device');
+    const writes = await Promise.allSettled(
+      Array.from({ length: 50 }, (_, index) => write(full, index, Buffer.from('x'))),
+    );
+    for (const outcome of writes) {
+      expect(outcome).toMatchObject({ status: 'rejected', reason: { kind: 'full' } });
+    }
+    await full.close();
+    const path = join(await temporaryFolder(), 'write-only');
+    writeFileSync(path, 'abc');
+    const closedToReads = await openDiskFile(await open(path, 'a'), 'write-only');
+    const reads = await Promise.allSettled(
+      Array.from({ length: 50 }, () => readBack(closedToReads, 0, 3)),
+    );
+    for (const outcome of reads) {
+      expect(outcome).toMatchObject({ status: 'rejected', reason: { kind: 'failed' } });
+    }
+    await closedToReads.close();
+  });
+
   it('takes more chunks at once than one system call does', async () => {
     const disk = await makeDisk();
     const file = await disk.open('many', { create: true });

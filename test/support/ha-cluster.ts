@@ -21,7 +21,7 @@ import type { RestartPriority } from '../../src/model/vm.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Log } from '../../src/ports/log.ts';
 import { noProbe } from '../../src/ports/probe.ts';
-import type { Accessibility, Storage, VmView } from '../../src/storage/api.ts';
+import type { Accessibility, Storage, ValueOfVm, VmView } from '../../src/storage/api.ts';
 import { MemoryNetwork } from './memory-network.ts';
 import { SeededRandom } from './seeded-random.ts';
 import { VirtualClock } from './virtual-clock.ts';
@@ -410,10 +410,10 @@ export class HaCluster {
         this.#set(host, vm, value, condition?.heldAtEpoch),
       getMetadata: () => {
         this.gets += 1;
-        const values = new Map<VmId, JsonValue>();
+        const values: ValueOfVm[] = [];
         for (const fake of this.#vms.values()) {
           if (fake.protection === undefined || fake.hiddenFrom.has(host)) continue;
-          values.set(fake.vm, fake.protection);
+          values.push({ vm: fake.vm, value: fake.protection });
         }
         return { values, objectReads: 0 };
       },

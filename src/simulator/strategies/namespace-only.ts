@@ -2,8 +2,7 @@
 // accessible. The workflow remains the same, but the start of a VM that lacks a disk is tried and fails.
 
 import type { VmId } from '../../model/ids.ts';
-import type { JsonValue } from '../../model/json.ts';
-import type { Accessibility, Storage, VmView } from '../../storage/api.ts';
+import type { Accessibility, Storage, ValueOfVm, VmView } from '../../storage/api.ts';
 import { recordOf } from './hidden-vms.ts';
 
 export function namespaceOnly(storage: Storage): Storage {
@@ -20,10 +19,10 @@ export function namespaceOnly(storage: Storage): Storage {
       return view === null ? null : viewOf(view);
     },
     getMetadata(service, key) {
-      const values = new Map<VmId, JsonValue>();
+      const values: ValueOfVm[] = [];
       for (const [vm, { accessible }] of storage.accessibility(undefined, 'namespace')) {
         const value = recordOf(storage, vm)?.metadata[service]?.[key];
-        if (value !== undefined && accessible) values.set(vm, value);
+        if (value !== undefined && accessible) values.push({ vm, value });
       }
       return { values, objectReads: 0 };
     },

@@ -131,7 +131,7 @@ export class PerVmFiles implements ProtectionFile {
 
   #inDirectory(isWanted: (vm: VmId) => boolean): Map<VmId, ProtectionState> {
     const states = new Map<VmId, ProtectionState>();
-    for (const [vm, value] of this.#storage.getMetadata(haService, protectionKey).values) {
+    for (const { vm, value } of this.#storage.getMetadata(haService, protectionKey).values) {
       const state = isWanted(vm) ? readProtection(value) : null;
       if (state !== null) states.set(vm, state);
     }

@@ -106,7 +106,7 @@ export function storeInFile(options: {
         const written = readProtection(values.get(vm)) ?? undefined;
         if (newest(written, state) === state) values.set(vm, { ...state });
       }
-      return { values, objectReads: 0 };
+      return { values: [...values].map(([vm, value]) => ({ vm, value })), objectReads: 0 };
     },
     watchMetadata(service, listener) {
       if (service === haService) file.watch(listener);

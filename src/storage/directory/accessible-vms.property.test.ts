@@ -220,7 +220,7 @@ describe('the index of accessible VMs', () => {
               ['ha', 'protection'],
               ['backup', 'last'],
             ] as const) {
-              const found = [...values.all(service, key)].map(({ of, value }) => [of.vm, value]);
+              const found = values.all(service, key).map(({ answer }) => [answer.vm, answer.value]);
               expect(found).toEqual(
                 records.flatMap((record) => {
                   const value = valueIn(record.metadata, service, key);
@@ -243,7 +243,7 @@ describe('the index of accessible VMs', () => {
       directory,
       createAccessibleVms(directory, () => true),
     );
-    const all = (key: string) => [...values.all('ha', key)].map(({ value }) => value);
+    const all = (key: string) => values.all('ha', key).map(({ answer }) => answer.value);
     expect(all('k0')).toEqual([]);
     for (let number = 1; number < 40; number += 1) expect(all(`k${number}`)).toEqual([]);
     const record = recordOf(

@@ -1,16 +1,17 @@
 // Which VMs have a value under a service's key: for the keys that were asked for of late this is kept
 // up to date record by record, so that a GET over all VMs meets only those that have one. The values
-// are those of the records, not copies.
+// are those of the records, not copies, and answers are made of what is kept here: it is replaced, never changed.
 
 import type { VmId } from '../../model/ids.ts';
 import type { JsonValue } from '../../model/json.ts';
 import type { Metadata } from '../../model/record.ts';
+import type { ValueOfVm } from '../api.ts';
 import type { AccessibleVms, IndexedVm } from './accessible-vms.ts';
 import type { Directory } from './directory.ts';
 
-export interface ValueOfVm {
+export interface KeptValue {
   readonly of: IndexedVm;
-  readonly value: JsonValue;
+  readonly answer: ValueOfVm;
 }
 
 /** A service of this program asks for one or two; people may ask for anything. */
@@ -33,7 +34,7 @@ export class Values {
   }
 
   /** In the order of the directory, whether accessible or not. */
-  all(service: string, key: string): Iterable<ValueOfVm> {
+  all(service: string, key: string): readonly KeptValue[] {
     const name = JSON.stringify([service, key]);
     let values = this.#kept.get(name);
     if (values === undefined) {
@@ -60,9 +61,12 @@ export class Values {
 class ValuesOfKey {
   readonly #service: string;
   readonly #key: string;
-  #values = new Map<VmId, ValueOfVm>();
+  #values: KeptValue[] = [];
+  /** Where each VM stands in there. */
+  #places = new Map<VmId, number>();
   #lastOrder = -1;
-  #isOrdered = true;
+  /** In the order of the directory, and without those that have lost their value. */
+  #isTidy = true;
 
   constructor(service: string, key: string) {
     this.#service = service;
@@ -71,25 +75,30 @@ class ValuesOfKey {
 
   note(vm: VmId, of: IndexedVm | null, metadata: Metadata): void {
     const value = valueIn(metadata, this.#service, this.#key);
+    const place = this.#places.get(vm);
     if (of === null || value === undefined) {
-      this.#values.delete(vm);
-      return;
-    }
-    if (!this.#values.has(vm)) {
+      if (this.#places.delete(vm)) this.#isTidy = false;
+    } else if (place !== undefined) {
+      this.#values[place] = { of, answer: { vm, value } };
+    } else {
+      this.#places.set(vm, this.#values.length);
+      this.#values.push({ of, answer: { vm, value } });
       // One that has its value later than VMs behind it: put in its place when it is asked for.
-      if (of.order < this.#lastOrder) this.#isOrdered = false;
+      if (of.order < this.#lastOrder) this.#isTidy = false;
       this.#lastOrder = Math.max(this.#lastOrder, of.order);
     }
-    this.#values.set(vm, { of, value });
   }
 
-  inOrder(): Iterable<ValueOfVm> {
-    if (!this.#isOrdered) {
-      const sorted = [...this.#values].sort(([, a], [, b]) => a.of.order - b.of.order);
-      this.#values = new Map(sorted);
-      this.#isOrdered = true;
-    }
-    return this.#values.values();
+  inOrder(): readonly KeptValue[] {
+    if (!this.#isTidy) this.#tidy();
+    return this.#values;
+  }
+
+  #tidy(): void {
+    const there = this.#values.filter(({ of }, index) => this.#places.get(of.vm) === index);
+    this.#values = there.sort((a, b) => a.of.order - b.of.order);
+    this.#places = new Map(there.map(({ of }, index) => [of.vm, index]));
+    this.#isTidy = true;
   }
 }
 

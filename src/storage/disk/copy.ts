@@ -9,6 +9,7 @@
 import type { HoldfastError } from '../../model/errors.ts';
 import type { JsonValue } from '../../model/json.ts';
 import type { Timings } from '../../model/limits.ts';
+import { type InLine, Line } from '../../model/line.ts';
 import type { Component, Fence } from '../../model/record.ts';
 import { noPayload } from '../../peer/frame.ts';
 import type { Peer } from '../../peer/peer.ts';
@@ -31,7 +32,7 @@ export type Trouble = 'silent' | 'fenced';
  * or soon will not; `wait`, another copy may still have them; `keep`, nobody has. */
 export type LossDecision = 'out' | 'wait' | 'keep';
 
-interface Operation {
+interface Operation extends InLine {
   readonly type: 'component.write' | 'component.zero' | 'component.flush';
   /** What is asked for, beside component and token. */
   readonly range: { readonly [key: string]: JsonValue };
@@ -61,7 +62,7 @@ export class Copy {
   private hasFailedSync = false;
   private token = '';
   private incarnation: string | null = null;
-  private readonly outstanding = new Set<Operation>();
+  private readonly outstanding = new Line<Operation>();
   /** The first one stands for what was written before this opening. */
   private acknowledgedWrites = 1;
   private flushedWrites = 0;
@@ -141,32 +142,24 @@ export class Copy {
   }
 
   write(offset: number, bytes: Uint8Array, fua: boolean, done: () => void): void {
-    const range = { offset, fua };
-    this.submit({ type: 'component.write', range, bytes, fua, covers: 0, done });
+    this.submit('component.write', { offset, fua }, bytes, fua, 0, done);
   }
 
   /** Nobody knows what these blocks should be: whoever reads them is to be told so. */
   writeBad(offset: number, length: number, done: () => void): void {
     const range = { offset, fua: false, badBytes: length };
-    this.submit({ type: 'component.write', range, bytes: noPayload, fua: false, covers: 0, done });
+    this.submit('component.write', range, noPayload, false, 0, done);
   }
 
   /** In all that matters a write of zeros, but for its bytes. */
   zero(offset: number, length: number, options: ZeroOptions, done: () => void): void {
     const { fua, unmap } = options;
     const range = { offset, length, fua, unmap };
-    this.submit({ type: 'component.zero', range, bytes: noPayload, fua, covers: 0, done });
+    this.submit('component.zero', range, noPayload, fua, 0, done);
   }
 
   flush(done: () => void): void {
-    this.submit({
-      type: 'component.flush',
-      range: {},
-      bytes: noPayload,
-      fua: false,
-      covers: this.acknowledgedWrites,
-      done,
-    });
+    this.submit('component.flush', {}, noPayload, false, this.acknowledgedWrites, done);
   }
 
   /** A `bad-block` or `unsettled-block` says nothing against the copy as a whole. */
@@ -225,9 +218,7 @@ export class Copy {
     this.hasFailedSync = false;
     this.timer?.cancel();
     this.timer = null;
-    const dropped = [...this.outstanding];
-    this.outstanding.clear();
-    for (const operation of dropped) operation.done();
+    for (const operation of this.outstanding.removeAll()) operation.done();
   }
 
   /** The disk is closed: no call back happens any more. */
@@ -235,10 +226,18 @@ export class Copy {
     this.ended = true;
     this.isReady = false;
     this.timer?.cancel();
-    this.outstanding.clear();
+    this.outstanding.removeAll();
   }
 
-  private submit(operation: Operation): void {
+  private submit(
+    type: Operation['type'],
+    range: Operation['range'],
+    bytes: Uint8Array,
+    fua: boolean,
+    covers: number,
+    done: () => void,
+  ): void {
+    const operation = { type, range, bytes, fua, covers, done, previous: null, next: null };
     this.outstanding.add(operation);
     if (this.isReady) this.send(operation);
   }
@@ -263,7 +262,7 @@ export class Copy {
           if (token === this.token) this.trouble(error, sentAtMs);
           return;
         }
-        this.outstanding.delete(operation);
+        this.outstanding.remove(operation);
         if (operation.type === 'component.flush') {
           this.flushedWrites = Math.max(this.flushedWrites, operation.covers);
           this.hasFailedSync = false;
@@ -321,7 +320,7 @@ export class Copy {
       if (this.isOut()) return;
       if (error === null) {
         if (mayHaveLost && !this.isClean && !this.surviveLoss()) return;
-        for (const operation of [...this.outstanding]) this.send(operation);
+        for (const operation of this.outstanding.all()) this.send(operation);
         this.options.onReady(this, isUnsettled ? regions : []);
       } else if (error.code === 'fenced') {
         this.options.onTrouble(this, 'fenced', error);

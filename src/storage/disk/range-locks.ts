@@ -1,7 +1,9 @@
 // Overlapping requests to one stripe go one after the other, in the order of their arrival, or the
 // copies would end up with different bytes. Reads share; writes and copies of a resync exclude.
 
-interface Waiting {
+import { type InLine, Line } from '../../model/line.ts';
+
+interface Waiting extends InLine {
   readonly from: number;
   readonly to: number;
   readonly exclusive: boolean;
@@ -21,23 +23,22 @@ export interface RangeLocks {
 
 export function createRangeLocks(): RangeLocks {
   /** Active and waiting, in the order of arrival. */
-  const queue = new Set<Waiting>();
+  const queue = new Line<Waiting>();
 
   function conflicts(a: Waiting, b: Waiting): boolean {
     return (a.exclusive || b.exclusive) && a.from < b.to && b.from < a.to;
   }
 
   function isFree(request: Waiting): boolean {
-    for (const other of queue) {
-      if (other === request) return true;
+    for (let other = queue.first; other !== request && other !== null; other = queue.after(other)) {
       if (conflicts(other, request)) return false;
     }
     return true;
   }
 
   function release(request: Waiting): void {
-    if (!queue.delete(request)) return;
-    for (const other of [...queue]) {
+    if (!queue.remove(request)) return;
+    for (const other of queue.all()) {
       if (!other.active && conflicts(other, request) && queue.has(other) && isFree(other)) {
         other.active = true;
         other.granted();
@@ -53,6 +54,8 @@ export function createRangeLocks(): RangeLocks {
         exclusive,
         active: false,
         granted: () => granted(() => release(request)),
+        previous: null,
+        next: null,
       };
       queue.add(request);
       if (isFree(request)) {
