@@ -5,8 +5,8 @@
 //
 // It is a short cut, and takes only what it can do whole: what is not reported to be done must be done in
 // the usual way, which says what is wrong, too. Reads wait for no device (`RWF_NOWAIT`), so that one of them
-// does not hold up the others. That would almost do for reading without another thread; but a kernel from 6.12
-// on begins to read what is missing before it says so, and the event loop must not wait for a device that hangs.
+// does not hold up the others. docs/decisions/0011 says why the event
+// loop does not make the call itself.
 
 import { endianness } from 'node:os';
 import koffi from 'koffi';
