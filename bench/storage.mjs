@@ -202,7 +202,7 @@ async function templateOf(hosts) {
 const large = 100_000;
 
 async function benchGet({ flips }) {
-  const hosts = await cluster('get', '127.0.5');
+  const hosts = await cluster(flips ? 'flip' : 'get', '127.0.5');
   const [{ ask }] = hosts;
   const template = await templateOf(hosts);
   await crowd(hosts, template, 1, 10_000);
