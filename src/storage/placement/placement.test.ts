@@ -6,7 +6,7 @@ import { hostId, objectId, storeId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import { hostsNeeded } from '../../model/policy.ts';
 import { segments } from '../disk/layout.ts';
-import { blueprint, type PlacementHost, placeObject } from './placement.ts';
+import { blueprint, type PlacementHost, placeAnother, placeObject } from './placement.ts';
 
 function host(
   index: number,
@@ -117,6 +117,17 @@ describe('placement', () => {
     const { voters } = placeObject({ failuresToTolerate: 1, stripes: 1 }, 10, hosts);
     const siteOf = (name: string) => hosts.find((one) => one.host === name)?.site;
     expect(new Set(voters.map((voter) => siteOf(voter.host))).size).toBe(3);
+  });
+
+  it('gives no vote to a host whose device is full, if another one can have it', () => {
+    const hosts = [1, 2, 3, 4].map((at) => ({ ...host(at, 500), totalBytes: 1000, votes: at }));
+    const full = (at: number) =>
+      hosts.map((one, index) => (index === at ? { ...one, freeBytes: 9 } : one));
+    const taken = new Set([hostId('host-1'), hostId('host-2')]);
+    expect(placeAnother(full(2), taken, null).host).toBe('host-4');
+    expect(placeAnother(full(3), taken, null).host).toBe('host-3');
+    const { voters } = placeObject({ failuresToTolerate: 1, stripes: 1 }, 10, full(0));
+    expect(voters.map((voter) => voter.host)).not.toContain('host-1');
   });
 
   it('spreads many objects over unequal devices in proportion, and the votes evenly', () => {

@@ -50,7 +50,10 @@ export function placeObject(
   const measures = [rank, secondChoice, promised(sizeBytes), componentCount, lessFree];
   const data = inTurn(copies, able, [], measures);
   const others = hosts.filter(({ host }) => !data.some((one) => one.host === host));
-  return placedOn(data, inTurn(needed - copies, others, data, [rank, voteCount, lessFree]));
+  return placedOn(
+    data,
+    inTurn(needed - copies, others, data, [rank, fullness, voteCount, lessFree]),
+  );
 }
 
 interface AnotherPlace {
@@ -74,7 +77,7 @@ export function placeAnother(
   const others = hosts.filter(({ host }) => !taken.has(host));
   const present = hosts.filter(({ host }) => taken.has(host));
   if (copyBytes === null) {
-    const [best] = inTurn(1, others, present, [voteCount, lessFree]);
+    const [best] = inTurn(1, others, present, [fullness, voteCount, lessFree]);
     if (best !== undefined) return { host: best.host, store: best.store, stores: [] };
     throw new HoldfastError('no-capacity', 'no other host can be reached that could vote');
   }
@@ -148,6 +151,11 @@ const promised =
   ({ placedBytes = 0, totalBytes }) =>
     totalBytes === undefined ? 0 : (placedBytes + sizeBytes) / Math.max(1, totalBytes);
 const componentCount: Measure<PlacementHost> = ({ components = 0 }) => components;
+/** A vote needs little room, and where nothing can be saved it is none. */
+const fullness: Measure<PlacementHost> = (host) => {
+  const { freeBytes, totalBytes = 0, fullAtPercent = limits.fullAtPercent } = host;
+  return Number(freeBytes < totalBytes * (1 - fullAtPercent / 100));
+};
 const voteCount: Measure<PlacementHost> = ({ votes = 0 }) => votes;
 const secondChoice: Measure<Offer> = ({ isSecondChoice }) => (isSecondChoice ? 1 : 0);
 const lessFree: Measure<PlacementHost> = ({ freeBytes }) => -freeBytes;
