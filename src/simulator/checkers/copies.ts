@@ -42,18 +42,20 @@ export class Copies {
     return file.slice(prefix.length, -suffix.length) as ComponentId;
   }
 
-  /** Calls back for each whole stamped block, with what the copy had been given before. */
+  /** Calls back for each whole stamped block, with what the copy had been given before. `isAtHome`: a guest has
+   * written that to this place. */
   wrote(
     component: ComponentId,
     offset: number,
     bytes: Uint8Array,
+    isAtHome: (stamp: Stamp, offset: number) => boolean,
     each: (stamp: Stamp, before: Stamp | null) => void,
   ): void {
     const first = (blockBytes - (offset % blockBytes)) % blockBytes;
     for (let at = first; at + blockBytes <= bytes.length; at += blockBytes) {
       if (bytes[at] !== firstByte) continue;
       const stamp = stampAt(bytes, at);
-      if (stamp === null) continue;
+      if (stamp === null || !isAtHome(stamp, offset + at)) continue;
       const before = this.#give(component, offset + at, stamp);
       each(stamp, before);
     }

@@ -22,6 +22,8 @@ export class Disks {
   readonly #copies: Copies;
   readonly #readEpoch: (vm: VmId) => number;
   readonly #report: Report;
+  /** Of VMs, as their guests' stamps have it. */
+  readonly #numbers = new Map<VmId, number>();
   /** The last change of each disk that was answered, and to whom. */
   readonly #answered = new Map<ObjectId, { readonly host: HostId; readonly record: DiskRecord }>();
 
@@ -36,8 +38,28 @@ export class Disks {
   wrote(host: HostId, file: string, offset: number, bytes: Uint8Array): void {
     const component = Copies.componentOf(file);
     if (component === null) return;
-    this.#copies.wrote(component, offset, bytes, (stamp, before) =>
-      this.#checkStale(host, component, stamp, before),
+    this.#copies.wrote(
+      component,
+      offset,
+      bytes,
+      (stamp, at) => this.#isAtHome(component, stamp, at),
+      (stamp, before) => this.#checkStale(host, component, stamp, before),
+    );
+  }
+
+  /** A flipped bit makes a stamp of another place: what has rotted on all copies may be taken as it is after a crash
+   * (docs/protocols/disk.md, "Checksums"), and is nobody's write. */
+  #isAtHome(component: ComponentId, stamp: Stamp, offset: number): boolean {
+    const record = this.#ledger.diskOf(component);
+    if (record === null) return true;
+    const disks = this.#ledger.namespace(record.vm)?.disks;
+    const number = this.#numbers.get(record.vm) ?? stamp.vm;
+    if (number !== stamp.vm || (disks !== undefined && disks[stamp.disk] !== record.id))
+      return false;
+    return record.blueprint.mirrors.every(({ stripes }) =>
+      stripes.every(
+        (one, stripe) => one.id !== component || offsetIn(record, stripe, stamp.block) === offset,
+      ),
     );
   }
 
@@ -62,6 +84,7 @@ export class Disks {
 
   /** A guest was told that its write is done. */
   acknowledged(guest: Writer, stamp: Stamp, isDurable: boolean): void {
+    this.#numbers.set(guest.vm, stamp.vm);
     const namespace = this.#ledger.namespace(guest.vm);
     const object = namespace?.disks[stamp.disk];
     const record = object === undefined ? null : this.#ledger.disk(object);
@@ -142,6 +165,17 @@ export class Disks {
 function stripeOf({ blueprint }: DiskRecord, block: number): number {
   const stripes = blueprint.mirrors[0]?.stripes.length ?? 1;
   return Math.floor((block * blockBytes) / blueprint.stripeBytes) % stripes;
+}
+
+/** Where a stripe's components have the block; null: another stripe has it. */
+function offsetIn({ blueprint }: DiskRecord, stripe: number, block: number): number | null {
+  const count = blueprint.mirrors[0]?.stripes.length ?? 1;
+  const chunk = Math.floor((block * blockBytes) / blueprint.stripeBytes);
+  if (chunk % count !== stripe) return null;
+  return (
+    Math.floor(chunk / count) * blueprint.stripeBytes +
+    ((block * blockBytes) % blueprint.stripeBytes)
+  );
 }
 
 function copiesOf({ blueprint }: DiskRecord, stripe: number): Component[] {
