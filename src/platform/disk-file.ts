@@ -150,8 +150,12 @@ class NodeDiskFile implements DiskFile {
     return this.#failure !== null;
   }
 
-  dropCached(): Promise<void> {
-    return dropCached(this.#handle.fd);
+  async dropCached(): Promise<void> {
+    try {
+      await dropCached(this.#handle.fd);
+    } catch (error) {
+      throw toDiskError(error, `reading ${this.#name} anew`);
+    }
   }
 
   async resize(sizeBytes: number): Promise<void> {

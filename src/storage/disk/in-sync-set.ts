@@ -23,7 +23,7 @@ export class InSyncSet {
   private readonly onAbsent: () => void;
   /** For what has failed, all at once. */
   private retry: Timer | null = null;
-  private readonly again = new Set<() => void>();
+  private again: (() => void)[] = [];
   private readonly toldFullAtMs = new Map<ComponentId, number>();
 
   constructor(
@@ -124,7 +124,7 @@ export class InSyncSet {
   }
 
   /** Calls back when a change that has failed is to be tried again, if it is. */
-  changeFailed(error: unknown, again: () => void = () => {}): void {
+  changeFailed(error: unknown, again: (() => void) | null = null): void {
     const { isClosed, options } = this.state;
     if (isClosed) return;
     if (isError(error, 'fenced')) {
@@ -132,11 +132,11 @@ export class InSyncSet {
       return;
     }
     options.log.warn(`in-sync set of ${options.name} could not be changed: ${String(error)}`);
-    this.again.add(again);
+    if (again !== null) this.again.push(again);
     this.retry ??= options.clock.after(options.timings.heartbeatIntervalMs / 2, () => {
       this.retry = null;
-      const all = [...this.again];
-      this.again.clear();
+      const all = this.again;
+      this.again = [];
       for (const one of all) one();
       this.removeFailing();
     });

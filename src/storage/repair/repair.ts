@@ -33,6 +33,19 @@ import { isVotedFor, wantedVoters } from './wanted-voters.ts';
 /** So many objects are repaired at once by one host. */
 const maxRunning = 4;
 
+interface Step {
+  readonly what: 'policy' | 'copy' | 'voter' | 'voters';
+  readonly run: () => Promise<void>;
+}
+
+/** Of an object. */
+interface Trouble {
+  /** Since a step was done last. */
+  failures: number;
+  /** What was told last of each. */
+  readonly told: Map<Step['what'], string>;
+}
+
 export interface Repair {
   start(): void;
   stop(): void;
@@ -61,8 +74,7 @@ export function createRepair(options: {
   const running = new Set<ObjectId>();
   /** Objects that are not as their policies say, or whose voters are being changed. */
   const unfinished = new Set<ObjectId>();
-  /** What was told last of an object. */
-  const troubles = new Map<ObjectId, string>();
+  const troubles = new Map<ObjectId, Trouble>();
   let timer: Timer | null = null;
 
   function notice(record: ObjectRecord, previous: ObjectRecord | null): void {
@@ -97,14 +109,20 @@ export function createRepair(options: {
     if (running.size >= maxRunning || running.has(record.id)) return;
     const vm = record.kind === 'namespace' ? record : directory.namespace(record.vm);
     if (vm === null || vm.lifecycle !== 'ready' || !isMine(vm)) return;
-    const step = nextStep(record, vm);
-    if (step === null) {
+    const steps = possibleSteps(record, vm);
+    // What has failed must not keep back what can be done: they are tried in turn.
+    const step = steps[(troubles.get(record.id)?.failures ?? 0) % Math.max(1, steps.length)];
+    if (step === undefined) {
       if (isFinished(record)) unfinished.delete(record.id);
       return void troubles.delete(record.id);
     }
     running.add(record.id);
-    step()
-      .catch((error: unknown) => tell(record, vm, error))
+    step
+      .run()
+      .then(
+        () => succeeded(record, step),
+        (error: unknown) => failed(record, vm, step, error),
+      )
       .finally(() => running.delete(record.id));
   }
 
@@ -113,37 +131,37 @@ export function createRepair(options: {
     return votersOf(vm).find(({ host }) => options.isReachable(host))?.host === self;
   }
 
-  function nextStep(
-    record: NamespaceRecord | DiskRecord,
-    vm: NamespaceRecord,
-  ): (() => Promise<void>) | null {
-    if (record.nextVoters !== undefined) {
-      return async () => {
-        if (await voterChange.end(record)) log.info(`${nameOf(record, vm)} has new voters`);
-      };
-    }
+  /** The first is to be done, if it can be. */
+  function possibleSteps(record: NamespaceRecord | DiskRecord, vm: NamespaceRecord): Step[] {
+    if (record.nextVoters !== undefined) return [{ what: 'voters', run: () => end(record, vm) }];
     if (record.kind === 'namespace' && !options.policyChange.isFollowing(record)) {
-      return () => options.policyChange.follow(record);
+      return [{ what: 'policy', run: () => options.policyChange.follow(record) }];
     }
-    const towards =
-      record.kind === 'disk' && vm.lock.holder === self
-        ? options.layoutChange.step(record, vm)
-        : null;
-    // What has failed must not keep back what can be done.
-    const isStuck = troubles.has(record.id);
-    if (towards !== null && !isStuck) return towards;
-    const lost = record.kind === 'disk' ? lostComponent(record) : null;
-    if (lost !== null && record.kind === 'disk' && vm.lock.holder === self) {
-      return () => replaceComponent(record, vm, lost);
+    const steps: Step[] = [];
+    if (record.kind === 'disk' && vm.lock.holder === self) {
+      const towards = options.layoutChange.step(record, vm);
+      if (towards !== null) steps.push({ what: 'policy', run: towards });
+      const lost = lostComponent(record);
+      if (lost !== null) {
+        steps.push({ what: 'copy', run: () => replaceComponent(record, vm, lost) });
+      }
     }
+    const isSettled = steps.length === 0;
     const leaving = record.voters.find(({ host, store }) => absence.isGone(host, store));
     if (leaving !== undefined) {
-      return isCopyFirst(record, vm) ? towards : () => replaceVoter(record, vm, leaving);
+      if (isCopyFirst(record, vm)) return steps;
+      steps.push({ what: 'voter', run: () => replaceVoter(record, vm, leaving) });
     }
-    if (towards !== null) return towards;
     // The objects of a VM share their voters; those of its disks are where the data goes.
     const isLast = record.kind === 'disk' || !vm.disks.some((disk) => unfinished.has(disk));
-    return isLast && hasWrongVoters(record) ? () => changeVoters(record, vm) : null;
+    if (isSettled && isLast && hasWrongVoters(record)) {
+      steps.push({ what: 'voters', run: () => changeVoters(record, vm) });
+    }
+    return steps;
+  }
+
+  async function end(record: NamespaceRecord | DiskRecord, vm: NamespaceRecord): Promise<void> {
+    if (await voterChange.end(record)) log.info(`${nameOf(record, vm)} has new voters`);
   }
 
   /** Of a disk only once its tree is as it shall be: votes go where data went. */
@@ -272,11 +290,21 @@ export function createRepair(options: {
     return placeAnother(options.placementHosts(), taken, copyBytes, wish);
   }
 
-  function tell(record: ObjectRecord, vm: NamespaceRecord, error: unknown): void {
+  function succeeded(record: ObjectRecord, { what }: Step): void {
+    const trouble = troubles.get(record.id);
+    if (trouble === undefined) return;
+    trouble.failures = 0;
+    trouble.told.delete(what);
+  }
+
+  function failed(record: ObjectRecord, vm: NamespaceRecord, { what }: Step, error: unknown): void {
+    const trouble = troubles.get(record.id) ?? { failures: 0, told: new Map() };
+    troubles.set(record.id, trouble);
+    trouble.failures += 1;
     const text = error instanceof Error ? error.message : String(error);
     // It is tried again each time that it is looked at: told once.
-    if (troubles.get(record.id) === text) return;
-    troubles.set(record.id, text);
+    if (trouble.told.get(what) === text) return;
+    trouble.told.set(what, text);
     log.warn(`${nameOf(record, vm)} is not repaired yet: ${text}`, { object: record.id });
   }
 
