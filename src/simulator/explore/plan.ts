@@ -43,7 +43,7 @@ export function planOf(seed: number): Plan {
   const durationMs = 40_000 + random.stream('story').below(50_000);
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
   const stage = { ...names, networks: cluster.networks };
-  const rot = drawRot(random.stream('rot'), vms);
+  const rot = drawRot(random.stream('rot'), vms, durationMs);
   const policies = drawPolicyChanges(random.stream('policies'), cluster.hosts, vms, durationMs);
   const faults = [
     ...drawFaults(random.stream('faults'), stage),
