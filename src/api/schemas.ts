@@ -58,9 +58,49 @@ export const Cpus = Type.Integer({
   description: `a whole number from 1 to ${limits.maxCpus}`,
 });
 
-export const Priority = Type.Enum(['highest', 'high', 'medium', 'low', 'lowest'], {
+const Priority = Type.Enum(['highest', 'high', 'medium', 'low', 'lowest'], {
   description: 'highest, high, medium, low or lowest',
 });
+
+const VmName = Type.String({
+  pattern: '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$',
+  maxLength: limits.maxNameLength,
+  description: 'the name of a VM',
+});
+
+/** What HA keeps to; see `HaRules`. */
+export const haRules = {
+  priority: Type.Optional(Priority),
+  after: Type.Optional(
+    Type.Array(VmName, {
+      maxItems: limits.maxDependencies,
+      description: `a list of at most ${limits.maxDependencies} VMs that run before it is restarted`,
+    }),
+  ),
+  readyWhen: Type.Optional(
+    Type.Enum(['started', 'heard'], { description: 'started, or heard: its guest has reported' }),
+  ),
+  separate: Type.Optional(
+    Type.String({
+      ...{ minLength: 1, maxLength: limits.maxNameLength },
+      description: 'a word: VMs with the same one go to different hosts where that can be',
+    }),
+  ),
+  affinity: Type.Optional(
+    closed({
+      hosts: Type.Array(Type.String({ minLength: 1 }), {
+        minItems: 1,
+        description: 'a list of hosts on which it is started if it can be',
+      }),
+      required: Type.Optional(Type.Boolean({ description: 'true, if on no other host, or false' })),
+    }),
+  ),
+  isolationResponse: Type.Optional(
+    Type.Enum(['pause', 'kill'], {
+      description: 'pause, or kill: what becomes of the guest when its lease lapses',
+    }),
+  ),
+};
 
 export const Boot = Type.String({
   minLength: 1,
@@ -108,7 +148,7 @@ export const VmRequestSchema = closed({
   policy: Type.Optional(Policy),
   boot: Type.Optional(Boot),
   protected: Type.Optional(Protected),
-  priority: Type.Optional(Priority),
+  ...haRules,
   hosts: Type.Optional(HostNames),
   objectHosts: Type.Optional(ObjectHosts),
 });
@@ -170,6 +210,7 @@ const VmSpecSchema = closed({
     }),
   ),
   protected: Type.Boolean(),
+  ...haRules,
   priority: Priority,
 });
 

@@ -56,6 +56,11 @@ export function hostNames(text: string): string[] {
   throw new InvalidArgumentError('Expected names of hosts with commas between them.');
 }
 
+/** `a,b,c`. */
+export function vmNames(text: string): string[] {
+  return text.split(',').map((name) => vmName(name.trim()));
+}
+
 /** A whole number within bounds. */
 export function wholeNumber(least: number, most: number): (text: string) => number {
   return (text) => {

@@ -132,6 +132,23 @@ export function clusterText(io: Io, cluster: ClusterReply): string {
   return `${overview}\n${hostTable(io, cluster.hosts)}${waiting}`;
 }
 
+function rules({
+  after = [],
+  readyWhen,
+  separate,
+  affinity,
+  isolationResponse,
+}: VmDetailReply['spec']): [string, string][] {
+  const rows: [string, string | undefined][] = [
+    ['Starts after', after.length === 0 ? undefined : after.join(', ')],
+    ['Ready when', readyWhen],
+    ['Apart from', separate === undefined ? undefined : `VMs with the label ${separate}`],
+    [affinity?.required === true ? 'Runs only on' : 'Runs best on', affinity?.hosts.join(', ')],
+    ['Cut off', isolationResponse],
+  ];
+  return rows.flatMap(([label, value]) => (value === undefined ? [] : [[label, value]]));
+}
+
 export function vmText(io: Io, vm: VmDetailReply): string {
   const { spec } = vm;
   const overview = pairs(io, [
@@ -147,6 +164,7 @@ export function vmText(io: Io, vm: VmDetailReply): string {
     ['Memory', roundSize(spec.memoryBytes)],
     ['Boot', spec.boot],
     ['Priority', spec.priority],
+    ...rules(spec),
     ...(vm.detached.length === 0
       ? []
       : [['Detached', io.style('yellow', vm.detached.join(', '))] as const]),

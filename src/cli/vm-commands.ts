@@ -4,12 +4,14 @@ import { readFile } from 'node:fs/promises';
 import { Command } from '@commander-js/extra-typings';
 import type { VmReply, VmRequestBody } from '../api/schemas.ts';
 import { limits } from '../model/limits.ts';
+import type { RestartPriority } from '../model/vm.ts';
 import {
   type DiskArgument,
   diskArguments,
   hostNames,
   memorySize,
   vmName,
+  vmNames,
   wholeNumber,
   yesOrNo,
 } from './arguments.ts';
@@ -119,6 +121,9 @@ function addCreate(vm: Command, open: OpenSession): void {
       'such as h1,h2,h3: where its objects go, hosts with data first (default: where there is most space)',
       hostNames,
     )
+    .option('--priority <priority>', 'highest, high, medium, low or lowest')
+    .option('--after <vms>', 'such as db,dns: VMs that run before it is restarted', vmNames)
+    .option('--separate <label>', 'VMs with the same label go to different hosts if they can')
     .option('--unprotected', 'do not restart it when its host fails')
     .action(async (name, options, command) => {
       const session = open(command);
@@ -138,11 +143,15 @@ interface CreateOptions {
   readonly policy?: string | undefined;
   readonly boot?: string | undefined;
   readonly hosts?: readonly string[] | undefined;
+  readonly priority?: string | undefined;
+  readonly after?: readonly string[] | undefined;
+  readonly separate?: string | undefined;
   readonly unprotected?: true | undefined;
 }
 
 async function requestOf(name: string | undefined, options: CreateOptions): Promise<VmRequestBody> {
   const { file, memory, disk, cpus, policy, boot, hosts, unprotected } = options;
+  const { priority, after, separate } = options;
   if (file !== undefined) {
     const { file: _, ...others } = options;
     const extra = Object.keys(others)[0];
@@ -161,6 +170,9 @@ async function requestOf(name: string | undefined, options: CreateOptions): Prom
     ...(cpus === undefined ? {} : { cpus }),
     ...(policy === undefined ? {} : { policy }),
     ...(hosts === undefined ? {} : { hosts }),
+    ...(priority === undefined ? {} : { priority: priority as RestartPriority }), // checked there
+    ...(after === undefined ? {} : { after }),
+    ...(separate === undefined ? {} : { separate }),
     ...(unprotected ? { protected: false } : {}),
   };
 }

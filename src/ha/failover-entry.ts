@@ -3,15 +3,14 @@
 
 import type { HostId, VmId } from '../model/ids.ts';
 import type { WaitReason } from '../model/recovery.ts';
-import type { RestartPriority } from '../model/vm.ts';
+import type { HaRules, RestartPriority } from '../model/vm.ts';
 import type { Log } from '../ports/log.ts';
 import type { Need } from './placement.ts';
 
 /** A protected VM that no agent of the partition reports. */
-export interface Candidate extends Need {
+export interface Candidate extends Need, HaRules {
   readonly vm: VmId;
   readonly name: string;
-  readonly priority: RestartPriority;
   readonly from: HostId | null;
   /** The last sign of life: of the failed host, or of the guest on a living one. */
   readonly failedAtMs: number;
@@ -98,6 +97,8 @@ export class Entry {
   /** Failed starts in a row. */
   attempts = 0;
   lockFree = false;
+  /** When it could have been started but for those that it starts after; null: it was not so yet. */
+  heldBackAtMs: number | null = null;
   announced = false;
   /** A start of it has been acknowledged. */
   started = false;

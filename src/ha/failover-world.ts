@@ -23,6 +23,10 @@ export interface World {
   targets(): readonly Target[];
   dataHosts(vm: VmId): readonly HostId[];
   condition(host: HostId): Condition;
+  /** What it must wait for of the VMs that it starts after, in words; null: nothing. */
+  unmet(candidate: Candidate): string | null;
+  /** How many VMs with the candidate's label each host runs. */
+  crowd(candidate: Candidate): ReadonlyMap<HostId, number>;
 }
 
 export type NoteType =

@@ -39,6 +39,12 @@ class Bench implements World {
   lock = (vm: VmId) => this.locks.get(vm) ?? null;
   targets = () => this.rooms;
   dataHosts = (vm: VmId) => this.data.get(vm) ?? [];
+  /** Names of VMs that run. */
+  up = new Set<string>();
+  /** Of the label of any candidate. */
+  apart = new Map<HostId, number>();
+  unmet = ({ after = [] }: Candidate) => after.find((name) => !this.up.has(name)) ?? null;
+  crowd = () => this.apart;
   condition = (host: HostId) => this.conditions.get(host) ?? 'linked';
 
   #access(vm: VmId): Accessibility {
@@ -498,4 +504,49 @@ test('property: each candidate is in one stage, no VM has two starts, and in the
     }),
     { numRuns: 100 },
   );
+});
+
+describe('what it has to do with other VMs', () => {
+  test('it starts after those that run before it', () => {
+    const it = new Bench().want(candidate('v', { after: ['db'] })).toStart();
+    expect(it.machine.waiting()).toMatchObject([{ vm: v, reason: 'dependency', text: 'db' }]);
+    expect(it.take('start')).toEqual([]);
+    it.up.add('db');
+    it.go().toStart();
+    expect(it.take('start')).toMatchObject([{ vm: v }]);
+  });
+
+  test('it does not wait for ever for one that never comes', () => {
+    const it = new Bench().want(candidate('v', { after: ['db'] })).toStart();
+    it.go(haLimits.dependencyMs - 1).toStart();
+    expect(it.take('start')).toEqual([]);
+    it.go(2).toStart();
+    expect(it.take('start')).toMatchObject([{ vm: v }]);
+  });
+
+  test('VMs of a label go to different hosts, those on their way included', () => {
+    const it = new Bench();
+    it.rooms = [room('h1'), room('h2'), room('h3')];
+    it.apart = new Map([[h1, 1]]);
+    it.want(candidate('a', { separate: 'web' }), candidate('b', { separate: 'web' })).toStart();
+    const hosts = it.take('start').map((one) => one.host);
+    expect(hosts.toSorted()).toEqual(['h2', 'h3']);
+    it.want(candidate('a', { separate: 'web' }), candidate('c', { separate: 'web' })).toStart();
+    expect(it.take('start')).toHaveLength(1); // where that can not be, anywhere
+  });
+
+  test('it goes to the hosts of its affinity first, and to no other where it must', () => {
+    const affinity = { hosts: ['h2'] };
+    const it = new Bench();
+    it.data.set(v, [h1]);
+    it.want(candidate('v', { affinity })).toStart();
+    expect(it.take('start')).toMatchObject([{ host: h2 }]);
+    const must = new Bench();
+    must.rooms = [room('h1')];
+    must.want(candidate('v', { affinity: { ...affinity, required: true } })).toStart();
+    expect(must.machine.waiting()).toMatchObject([{ reason: 'capacity' }]);
+    must.rooms = [room('h1'), room('h2')];
+    must.go().toStart();
+    expect(must.take('start')).toMatchObject([{ host: h2 }]);
+  });
 });

@@ -273,6 +273,11 @@ export class Failover {
   }
 
   #toRestartList(entry: Entry, nowMs: number): void {
+    const unmet = this.#world.unmet(entry.candidate);
+    entry.heldBackAtMs ??= nowMs;
+    if (unmet !== null && nowMs - entry.heldBackAtMs < haLimits.dependencyMs) {
+      return this.#wait(entry, 'dependency', unmet, nowMs, nowMs);
+    }
     this.#note(entry, 'accessible', nowMs, `All objects of ${entry.name} are accessible.`);
     entry.enter('restart', nowMs, this.#log, 'storage accessible');
   }
@@ -320,7 +325,8 @@ export class Failover {
       const why = reasonToLeave(entry, this.#world, rooms, notice, nowMs);
       if (why === null) return;
       if (!entry.lockFree) entry.enter('candidate', nowMs, this.#log, why);
-      else if (entry.wait?.reason === 'storage') this.#toRestartList(entry, nowMs);
+      else if (entry.wait?.reason === 'storage' || entry.wait?.reason === 'dependency')
+        this.#toRestartList(entry, nowMs);
       else entry.enter('restart', nowMs, this.#log, why);
     });
   }
@@ -363,19 +369,32 @@ export class Failover {
       return this.#wait(entry, 'storage', text, nowMs + haLimits.retryMinMs, nowMs);
     }
     if (able.length === 0) return this.#noRoom(entry, rooms, nowMs);
-    const room = take(entry, able, this.#world.dataHosts(entry.vm));
+    const dataHosts = this.#world.dataHosts(entry.vm);
+    const room = take(entry, able, { dataHosts, crowd: this.#crowd(entry) });
     if (room === null) return; // they are busy; it keeps its turn
     entry.enter('starting', nowMs, this.#log, `${room.host} is told to start it`);
     this.#note(entry, 'placed', nowMs, `${entry.name} is placed on ${room.host}.`);
     this.#actions.push({ kind: 'start', vm: entry.vm, host: room.host });
   }
 
+  /** Those included that were told to start and are not reported yet. */
+  #crowd({ vm, candidate }: Entry): ReadonlyMap<HostId, number> {
+    if (candidate.separate === undefined) return new Map();
+    const crowd = new Map(this.#world.crowd(candidate));
+    for (const { host, vm: other } of this.ordered()) {
+      const isApart = this.#entries.get(other)?.candidate.separate === candidate.separate;
+      if (other !== vm && isApart) crowd.set(host, (crowd.get(host) ?? 0) + 1);
+    }
+    return crowd;
+  }
+
   #noRoom(entry: Entry, rooms: readonly Room[], nowMs: number): void {
     for (const room of rooms) entry.tried.set(room.host, room.freeMemoryBytes);
-    const { memoryBytes, cpus } = entry.candidate;
+    const { memoryBytes, cpus, affinity } = entry.candidate;
     const processors = cpus === 1 ? '1 processor' : `${cpus} processors`;
     const need = `${Math.ceil(memoryBytes / 2 ** 20)} MiB of memory and ${processors}`;
-    const text = `no host that can reach it has ${need} for it`;
+    const where = affinity?.required === true ? `none of ${affinity.hosts.join(', ')}` : 'no host';
+    const text = `${where} that can reach it has ${need} for it`;
     this.#wait(entry, 'capacity', text, nowMs, nowMs);
   }
 

@@ -29,6 +29,8 @@ export const haLimits = {
   cutOffGraceMs: 3000,
   /** How long a target's list must be without a VM that it was told to start. */
   settleMs: 2000,
+  /** A VM that starts after others is started without them after so long: something keeps them back. */
+  dependencyMs: 600_000,
   /** How often the directory is looked at for the end of a lock, expected or held elsewhere. */
   lockLookMs: 500,
   heldLookMs: 2000,

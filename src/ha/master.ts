@@ -86,6 +86,8 @@ export class Master {
         targets: () => targets.list(clock.now(), self),
         dataHosts: (vm) => sight.vm(vm)?.dataHosts ?? [],
         condition: (host) => this.#condition(host),
+        unmet: (candidate) => this.#monitor.relations.unmet(candidate),
+        crowd: ({ separate, vm }) => this.#monitor.relations.crowd(separate, vm),
       },
       options.timings.leaseDurationMs,
       random.stream('failover'),

@@ -205,6 +205,14 @@ export class Membership {
     return [...this.#members.keys()].findLast((host) => able.includes(host)) ?? null;
   }
 
+  /** Who says that it runs the VM, and what it says of it. */
+  report(vm: VmId): { readonly host: HostId; readonly row: RunningVm } | null {
+    const host = this.runsOn(vm);
+    const rows = host === null ? [] : (this.#listed.get(host) ?? []);
+    const row = rows.find((one) => one.vm === vm);
+    return host === null || row === undefined ? null : { host, row };
+  }
+
   /** Since when the VM stands on the host that lists it; null where it does not, or nobody does. */
   pausedSince(vm: VmId): number | null {
     const host = this.#paused.size === 0 ? null : this.runsOn(vm);

@@ -4,7 +4,7 @@
 import type { ErrorCode } from '../model/errors.ts';
 import type { Epoch, HostId, Term, VmId } from '../model/ids.ts';
 import type { ProtectionState } from '../model/protection.ts';
-import type { RestartPriority } from '../model/vm.ts';
+import type { HaRules } from '../model/vm.ts';
 import type { RunningVm } from './api.ts';
 import type { SeenVm } from './sight.ts';
 
@@ -40,11 +40,10 @@ export interface VmList {
 }
 
 /** `ha.protect`, request to the master; the answer only says that it has been noted. */
-export interface ProtectReport {
+export interface ProtectReport extends HaRules {
   readonly vm: VmId;
   readonly name: string;
   readonly epoch: Epoch;
-  readonly priority: RestartPriority;
   readonly memoryBytes: number;
   readonly cpus: number;
 }

@@ -6,9 +6,11 @@
 
 import type { HostId, VmId } from '../model/ids.ts';
 import type { ProtectionState } from '../model/protection.ts';
+import { rulesOf } from '../model/vm.ts';
 import type { Candidate } from './failover-entry.ts';
 import { haLimits } from './limits.ts';
 import type { Membership } from './membership.ts';
+import { Relations } from './relations.ts';
 import type { Sight } from './sight.ts';
 
 interface Comparison {
@@ -16,6 +18,7 @@ interface Comparison {
 }
 
 export class Monitor {
+  readonly relations: Relations;
   readonly #self: HostId;
   readonly #sight: Sight;
   readonly #membership: Membership;
@@ -37,6 +40,7 @@ export class Monitor {
     this.#self = options.self;
     this.#sight = options.sight;
     this.#membership = options.membership;
+    this.relations = new Relations((vm) => options.membership.report(vm));
   }
 
   /** The generic GET, of all or of these VMs, merged into what is known; returns the number of its
@@ -47,6 +51,7 @@ export class Monitor {
       const state = states.get(vm);
       if (state === undefined) continue;
       this.#known.set(vm, state);
+      this.relations.know(vm, state);
       this.#read.add(vm);
     }
     return states.size;
@@ -61,11 +66,12 @@ export class Monitor {
       if (view === null) {
         this.#missing.delete(vm);
         this.#known.delete(vm); // removed; should it come back, so does its metadata
+        this.relations.know(vm, null);
         continue;
       }
-      const { priority, memoryBytes, cpus } = state;
+      const { memoryBytes, cpus } = state;
       const past = this.#past(vm, view.lock.holder, nowMs);
-      candidates.push({ vm, name: view.name, priority, memoryBytes, cpus, ...past });
+      candidates.push({ vm, name: view.name, memoryBytes, cpus, ...rulesOf(state), ...past });
     }
     return { candidates };
   }

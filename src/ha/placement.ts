@@ -1,8 +1,10 @@
 // Where a VM shall start, from what the hosts said of themselves. Memory is a hard bound; processors
-// are shared, so a VM must only fit the host's number of them. Among the hosts that do: the one that
-// the VM prefers, then hosts with its data, then the least loaded, then by name.
+// are shared, so a VM must only fit the host's number of them; and a required host affinity is one. Among the
+// hosts that do: the one that the VM prefers, then those of its affinity, then those with the fewest VMs that it
+// is to be apart from, then hosts with its data, then the least loaded, then by name.
 
 import type { HostId } from '../model/ids.ts';
+import type { HostAffinity } from '../model/vm.ts';
 import type { RunningVm } from './api.ts';
 
 /** A host that may be told to start VMs. */
@@ -16,11 +18,15 @@ export interface Target {
 export interface Need {
   readonly cpus: number;
   readonly memoryBytes: number;
+  readonly affinity?: HostAffinity;
 }
 
-interface Wishes {
+export interface Wishes {
   /** The living host on which the VM's guest ended by itself. */
   readonly prefer: HostId | null;
+  readonly affinity: HostAffinity | undefined;
+  /** How many of the VMs that it is to be apart from each host has. */
+  readonly crowd: ReadonlyMap<HostId, number>;
   readonly dataHosts: readonly HostId[];
 }
 
@@ -39,14 +45,22 @@ export function targetOf(
 }
 
 export function fits(need: Need, target: Target): boolean {
+  const { affinity } = need;
+  if (affinity?.required === true && !affinity.hosts.includes(target.host)) return false;
   return need.memoryBytes <= target.freeMemoryBytes && need.cpus <= target.cpus;
 }
 
 /** The best of the targets for a VM that fits each of them; null of none. */
 export function choose(targets: readonly Target[], wishes: Wishes): HostId | null {
+  const { prefer, affinity, crowd, dataHosts } = wishes;
+  const isIn = (hosts: readonly string[] | undefined, { host }: Target) =>
+    Number(hosts?.includes(host) ?? false);
+  const crowdOf = ({ host }: Target) => crowd.get(host) ?? 0;
   const better = (a: Target, b: Target): number =>
-    Number(b.host === wishes.prefer) - Number(a.host === wishes.prefer) ||
-    Number(wishes.dataHosts.includes(b.host)) - Number(wishes.dataHosts.includes(a.host)) ||
+    Number(b.host === prefer) - Number(a.host === prefer) ||
+    isIn(affinity?.hosts, b) - isIn(affinity?.hosts, a) ||
+    crowdOf(a) - crowdOf(b) ||
+    isIn(dataHosts, b) - isIn(dataHosts, a) ||
     load(a) - load(b) ||
     (a.host < b.host ? -1 : 1);
   return targets.toSorted(better)[0]?.host ?? null;

@@ -4,6 +4,7 @@
 // daemon nor a lost message leaves a VM unprotected.
 
 import type { Epoch, HostId, VmId } from '../model/ids.ts';
+import { rulesOf } from '../model/vm.ts';
 import type { VmView } from '../storage/api.ts';
 import type { RunningVm } from './api.ts';
 import { haLimits } from './limits.ts';
@@ -122,14 +123,10 @@ export class ProtectionAgent {
     if (wanted.reportedTo === master.name && nowMs < wanted.reportAgainMs) return;
     wanted.reportedTo = master.name;
     wanted.reportAgainMs = nowMs + haLimits.reportAgainMs;
-    const { priority, memoryBytes, cpus } = view.spec;
+    const { memoryBytes, cpus } = view.spec;
     this.#ports.report(master.host, {
-      vm,
-      name: view.name,
-      epoch: wanted.epoch,
-      priority,
-      memoryBytes,
-      cpus,
+      ...{ vm, name: view.name, epoch: wanted.epoch, memoryBytes, cpus },
+      ...rulesOf(view.spec),
     });
   }
 }

@@ -26,6 +26,7 @@ test('a power-on is protected by the master, and only the committed SET makes it
   const memoryBytes = 96 * 2 ** 20;
   expect(it.vm(vm).protection).toEqual({
     protected: true,
+    name: 'v',
     epoch: 1,
     priority: 'high',
     memoryBytes,

@@ -96,8 +96,9 @@ export class Protector {
   }
 
   async #set(pending: Pending): Promise<void> {
-    const { vm, name, epoch, priority, memoryBytes, cpus } = pending.report;
-    const value: ProtectionState = { protected: true, epoch, priority, memoryBytes, cpus };
+    const { vm, name, epoch } = pending.report;
+    const { vm: _, ...state } = pending.report;
+    const value: ProtectionState = { protected: true, ...state };
     pending.inFlight = true;
     let problem = null;
     try {

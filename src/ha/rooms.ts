@@ -1,10 +1,9 @@
 // The room of the targets as the failover machine counts it: less what it has ordered and nobody has
 // reported yet, and with the number of starts that each target is working on.
 
-import type { HostId } from '../model/ids.ts';
 import type { Entry } from './failover-entry.ts';
 import { haLimits } from './limits.ts';
-import { choose, fits, type Target } from './placement.ts';
+import { choose, fits, type Target, type Wishes } from './placement.ts';
 
 export interface Room extends Target {
   freeMemoryBytes: number;
@@ -37,10 +36,11 @@ export function isBusy(room: Room): boolean {
 export function take(
   entry: Entry,
   able: readonly Room[],
-  dataHosts: readonly HostId[],
+  wishes: Pick<Wishes, 'crowd' | 'dataHosts'>,
 ): Room | null {
   const free = able.filter((room) => !isBusy(room));
-  const host = choose(free, { prefer: entry.candidate.prefer, dataHosts });
+  const { prefer, affinity } = entry.candidate;
+  const host = choose(free, { prefer, affinity, ...wishes });
   const room = free.find((it) => it.host === host);
   if (room === undefined) return null;
   room.startsInFlight += 1;

@@ -74,12 +74,30 @@ export class Targets {
           .reduce((free, it) => free - it.memoryBytes, target.freeMemoryBytes),
       }))
       .filter((target) => fits(view.spec, target));
-    const host = choose(able, { prefer: null, dataHosts: view.dataHosts });
+    const { separate, affinity } = view.spec;
+    const crowd = this.#crowd(vm, separate);
+    const host = choose(able, { prefer: null, affinity, crowd, dataHosts: view.dataHosts });
     if (host !== null) {
       const { memoryBytes } = view.spec;
       this.#placed.set(vm, { host, memoryBytes, untilMs: nowMs + haLimits.placementKeptMs });
     }
     return host;
+  }
+
+  /** How many VMs of the label each host runs, as far as this host knows them. */
+  #crowd(vm: VmId, label: string | undefined): ReadonlyMap<HostId, number> {
+    const crowd = new Map<HostId, number>();
+    if (label === undefined) return crowd;
+    const lists = [...this.#membership.members()].map(
+      ({ host, list }) => [host, list?.vms ?? []] as const,
+    );
+    for (const [host, vms] of [...lists, [this.#self, this.#runner.running()] as const]) {
+      const apart = vms.filter(
+        (one) => one.vm !== vm && this.#storage.vm(one.vm)?.spec.separate === label,
+      );
+      crowd.set(host, apart.length);
+    }
+    return crowd;
   }
 
   #lessPlaced(target: Target): Target {

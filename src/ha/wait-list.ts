@@ -40,8 +40,11 @@ export function reasonToLeave(
       return nowMs >= entry.askAtMs ? 'the time is over' : null;
     case 'retry':
       return 'the pause is over';
-    case 'dependency':
-      return null; // nothing waits for that yet
+    case 'dependency': {
+      const isLong = nowMs - (entry.heldBackAtMs ?? nowMs) >= haLimits.dependencyMs;
+      if (isLong) return 'it has waited long enough';
+      return world.unmet(entry.candidate) === null ? 'what it starts after runs' : null;
+    }
   }
 }
 

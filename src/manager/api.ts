@@ -10,7 +10,7 @@ import type { JsonValue } from '../model/json.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { ProtectionStatus } from '../model/protection.ts';
 import type { VmRecovery } from '../model/recovery.ts';
-import type { PowerState, VmSpec } from '../model/vm.ts';
+import type { HaRules, PowerState, VmSpec } from '../model/vm.ts';
 import type { DeviceView, ObjectView, VmPlacement } from '../storage/api.ts';
 import type { DiskService, DiskServiceRequest } from './disk-service.ts';
 
@@ -64,7 +64,7 @@ export interface ClusterStatus {
 
 /** What a user asks for, and where its objects shall be; names of the policies are resolved against
  * the cluster's policies. */
-export interface VmRequest extends VmPlacement {
+export interface VmRequest extends VmPlacement, Partial<HaRules> {
   readonly name: string;
   readonly cpus?: number;
   readonly memoryBytes: number;
@@ -76,7 +76,6 @@ export interface VmRequest extends VmPlacement {
   readonly policy?: string | StoragePolicy;
   readonly boot?: string;
   readonly protected?: boolean;
-  readonly priority?: VmSpec['priority'];
 }
 
 export interface MetadataRequest {

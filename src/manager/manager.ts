@@ -7,7 +7,7 @@ import { type HostId, objectId, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import { limits, type Timings } from '../model/limits.ts';
 import { policyText, type StoragePolicy } from '../model/policy.ts';
-import type { DiskSpec, PowerState, VmSpec } from '../model/vm.ts';
+import { type DiskSpec, type PowerState, rulesOf, type VmSpec } from '../model/vm.ts';
 import type { Peer, Reply } from '../peer/peer.ts';
 import type {
   Accessibility,
@@ -324,8 +324,21 @@ export function createManager(options: {
     );
   }
 
+  function assertPossible({ name, after = [], affinity }: VmSpec): void {
+    const known = ha.hosts().map(({ host }) => host as string);
+    const unknown = affinity?.hosts.find((host) => !known.includes(host));
+    if (unknown !== undefined) {
+      const text = `affinity.hosts: there is no host ${unknown}; there are ${known.join(', ')}`;
+      throw new HoldfastError('bad-request', text);
+    }
+    if (after.includes(name)) {
+      throw new HoldfastError('bad-request', `after: ${name} can not start after itself`);
+    }
+  }
+
   async function createVm(request: VmRequest): Promise<VmInfo> {
     const spec = await toSpec(request, options.policies);
+    assertPossible(spec);
     const vm = await storage.createVm(spec, request);
     events.emit('vm.created', `VM ${spec.name} was made`, { vm, name: spec.name });
     return again(vm);
@@ -435,6 +448,6 @@ async function toSpec(request: VmRequest, policies: Policies): Promise<VmSpec> {
     boot: request.boot ?? 'counter',
     disks: await Promise.all(disks),
     protected: request.protected ?? true,
-    priority: request.priority ?? 'medium',
+    ...rulesOf({ ...request, priority: request.priority ?? 'medium' }),
   };
 }

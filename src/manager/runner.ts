@@ -11,7 +11,7 @@ import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import type { ProtectionState } from '../model/protection.ts';
-import type { GuestState, VmSpec } from '../model/vm.ts';
+import { type GuestState, rulesOf, type VmSpec } from '../model/vm.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Guest, GuestDriver, GuestEvent } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
@@ -384,11 +384,9 @@ export function createRunner(options: {
   function unprotected(entry: Entry): ProtectionState {
     const known = spec(entry);
     return {
-      protected: false,
-      epoch: entry.epoch,
-      priority: known?.priority ?? 'medium',
-      memoryBytes: known?.memoryBytes ?? 0,
-      cpus: known?.cpus ?? 1,
+      ...{ protected: false, name: entry.name, epoch: entry.epoch },
+      ...{ memoryBytes: known?.memoryBytes ?? 0, cpus: known?.cpus ?? 1 },
+      ...rulesOf(known ?? { priority: 'medium' }),
     };
   }
 
@@ -503,6 +501,11 @@ export function createRunner(options: {
       // Not queued: standing still must not wait for anything else.
       const paused = pause(entry).then(() => {
         if (entry.guest?.state === 'paused') stoodStill();
+        if (entry.life.is('paused') && spec(entry)?.isolationResponse === 'kill') {
+          const why = 'its lease lapsed, and that is its isolation response';
+          emit('vm.exited', `VM ${entry.name} is ended: ${why}`, entry);
+          crashed(entry);
+        }
       });
       paused.catch((error: unknown) => {
         log.error(`${entry.name} could not be paused; its guard will do it: ${String(error)}`, {

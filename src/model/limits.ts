@@ -42,6 +42,8 @@ export const limits = {
   maxFrameBytes: 34 * 1024 * 1024,
   maxNbdRequestBytes: 32 * 1024 * 1024,
   maxRecordBytes: 256 * 1024,
+  /** VMs that one is started after. */
+  maxDependencies: 16,
   maxMetadataValueBytes: 16 * 1024,
   /** Of all services of one VM together, where users write. */
   maxMetadataBytes: 128 * 1024,

@@ -3,16 +3,17 @@
 
 import type { Epoch } from './ids.ts';
 import type { JsonValue } from './json.ts';
-import type { RestartPriority } from './vm.ts';
+import type { HaRules } from './vm.ts';
 
 export const haService = 'ha';
 export const protectionKey = 'protection';
 
-export interface ProtectionState {
+export interface ProtectionState extends HaRules {
   readonly protected: boolean;
+  /** Of the VM. */
+  readonly name: string;
   /** Epoch of the power-on that asked for protection: a delayed SET of an older one is refused. */
   readonly epoch: Epoch;
-  readonly priority: RestartPriority;
   readonly memoryBytes: number;
   readonly cpus: number;
 }

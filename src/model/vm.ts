@@ -16,14 +16,48 @@ export interface DiskSpec {
 
 export type RestartPriority = 'highest' | 'high' | 'medium' | 'low' | 'lowest';
 
-export interface VmSpec {
+/** What HA keeps to when it restarts a VM, or its host is cut off. It is a part of the VM's protection state, so
+ * that any master has it from there. */
+export interface HaRules {
+  readonly priority: RestartPriority;
+  /** Names of VMs that run before HA starts this one. Of those that are not protected none is waited for. */
+  readonly after?: readonly string[];
+  /** From when on it counts as running for those that start after it; absent: `started`. */
+  readonly readyWhen?: 'started' | 'heard';
+  /** VMs with the same label go to different hosts where that can be. */
+  readonly separate?: string;
+  readonly affinity?: HostAffinity;
+  /** What becomes of the guest when its lease lapses; absent: `pause`. */
+  readonly isolationResponse?: 'pause' | 'kill';
+}
+
+export type HostAffinity = {
+  /** Where it is started if it can be, */
+  readonly hosts: readonly string[];
+  /** and nowhere else. */
+  readonly required?: boolean;
+};
+
+export interface VmSpec extends HaRules {
   readonly name: string;
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly boot: Boot;
   readonly disks: readonly DiskSpec[];
   readonly protected: boolean;
-  readonly priority: RestartPriority;
+}
+
+/** The rules alone. */
+export function rulesOf(from: HaRules): HaRules {
+  const { priority, after, readyWhen, separate, affinity, isolationResponse } = from;
+  return {
+    priority,
+    ...(after === undefined ? {} : { after }),
+    ...(readyWhen === undefined ? {} : { readyWhen }),
+    ...(separate === undefined ? {} : { separate }),
+    ...(affinity === undefined ? {} : { affinity }),
+    ...(isolationResponse === undefined ? {} : { isolationResponse }),
+  };
 }
 
 /** What a VM's guest does on the host that answers for it. */

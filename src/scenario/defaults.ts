@@ -45,6 +45,9 @@ export const defaultVm: Omit<ScenarioVm, 'name'> = {
   priority: 'medium',
   after: [],
   separate: null,
+  readyWhen: null,
+  affinity: null,
+  isolationResponse: null,
   powered: true,
 };
 

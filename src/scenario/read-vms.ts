@@ -4,6 +4,7 @@
 import { type DeviceClass, deviceClasses } from '../model/device.ts';
 import { limits } from '../model/limits.ts';
 import { hostsNeeded, type StoragePolicy } from '../model/policy.ts';
+import type { HostAffinity } from '../model/vm.ts';
 import { defaultVm, mebibyte } from './defaults.ts';
 import {
   amount,
@@ -58,6 +59,14 @@ const powered: Field<boolean> = (place) => {
   return value === undefined ? undefined : value === 'on';
 };
 
+function affinityOf(hosts: Field<readonly string[]>): Field<HostAffinity> {
+  return (place) => {
+    const read = record({ hosts: required(hosts), required: optional(boolean, false) })(place);
+    if (read === undefined) return undefined;
+    return { hosts: read.hosts, ...(read.required ? { required: true } : {}) };
+  };
+}
+
 function vmShape({ host, fullHost }: HostNames) {
   const pinned = distinctList(host, 1);
   return {
@@ -83,6 +92,9 @@ function vmShape({ host, fullHost }: HostNames) {
     // Read when the names of all VMs are known.
     after: orNull(raw),
     separate: orNull(line),
+    readyWhen: orNull(oneOf('started', 'heard')),
+    affinity: orNull(affinityOf(pinned)),
+    isolationResponse: orNull(oneOf('pause', 'kill')),
     powered: optional(powered, defaultVm.powered),
   };
 }

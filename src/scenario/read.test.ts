@@ -124,6 +124,9 @@ describe('examples', () => {
       priority: 'medium',
       after: [],
       separate: null,
+      readyWhen: null,
+      affinity: null,
+      isolationResponse: null,
       powered: true,
     } as const;
     const vms = ['v-1', 'v-2', 'v-3', 'v-4'];

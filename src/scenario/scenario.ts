@@ -5,7 +5,7 @@
 import type { DeviceClass } from '../model/device.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { WaitReason } from '../model/recovery.ts';
-import type { RestartPriority } from '../model/vm.ts';
+import type { HaRules, HostAffinity, RestartPriority } from '../model/vm.ts';
 
 export interface Scenario {
   readonly name: string;
@@ -101,6 +101,9 @@ export interface ScenarioVm {
   /** Names of VMs (with `count` expanded). */
   readonly after: readonly string[];
   readonly separate: string | null;
+  readonly readyWhen: NonNullable<HaRules['readyWhen']> | null;
+  readonly affinity: HostAffinity | null;
+  readonly isolationResponse: NonNullable<HaRules['isolationResponse']> | null;
   readonly powered: boolean;
 }
 

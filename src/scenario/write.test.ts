@@ -136,8 +136,16 @@ function drawVm(
     priority: draw(fc.constantFrom('highest', 'high', 'medium', 'low', 'lowest')),
     after: draw(fc.subarray(before.map((vm) => vm.name))),
     separate: draw(fc.option(text)),
+    readyWhen: draw(fc.option(fc.constantFrom('started', 'heard'))),
+    affinity: draw(fc.option(drawAffinity(full))),
+    isolationResponse: draw(fc.option(fc.constantFrom('pause', 'kill'))),
     powered: draw(fc.boolean()),
   };
+}
+
+function drawAffinity(full: readonly string[]) {
+  const hosts = fc.shuffledSubarray([...full], { minLength: 1 });
+  return fc.oneof(fc.record({ hosts }), fc.record({ hosts, required: fc.constant(true) }));
 }
 
 function drawVms(draw: Draw, hosts: readonly ScenarioHost[]): ScenarioVm[] {

@@ -144,6 +144,9 @@ function writeVm(vm: ScenarioVm, name: string, count: number): Plain {
     priority: changed(vm.priority, defaultVm.priority),
     after: unlessEmpty(after),
     separate: vm.separate ?? undefined,
+    readyWhen: vm.readyWhen ?? undefined,
+    affinity: vm.affinity ?? undefined,
+    isolationResponse: vm.isolationResponse ?? undefined,
     powered: powered === defaultVm.powered ? undefined : powered ? 'on' : 'off',
   });
 }

@@ -99,8 +99,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     name: 'protection reported without commit',
     why: 'the master says protected before the record does',
     file: 'ha/protector.ts',
-    find: 'await this.#storage.setMetadata(vm,',
-    replace: 'this.#storage.setMetadata(vm,',
+    find: 'await this.#sight.protect(vm, value);',
+    replace: 'void this.#sight.protect(vm, value);',
     seed: 1,
   },
   {

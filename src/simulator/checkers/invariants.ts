@@ -78,6 +78,7 @@ export class Invariants implements Observer {
       case 'register.invoked':
         return this.#registers.invoked(host, point.object, point.call);
       case 'register.accepting':
+        this.ledger.proposed(point.ballot, point.record);
         return this.#registers.accepting(host, point.object, point.record);
       case 'acceptor.accepted':
         return this.#votes.accepted(host, point.object, point.ballot, point.record);

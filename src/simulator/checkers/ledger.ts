@@ -17,6 +17,8 @@ interface Newest {
 
 export class Ledger {
   readonly #newest = new Map<ObjectId, Newest>();
+  /** Records that would have other voters beside the present ones, whether they were committed or not. */
+  readonly #joint = new Map<ObjectId, Newest>();
   readonly #namespaces = new Map<VmId, ObjectId>();
   readonly #components = new Map<ComponentId, ObjectId>();
 
@@ -34,6 +36,22 @@ export class Ledger {
     const old = before?.record ?? null;
     if (record.kind === 'tombstone' && old !== null) this.#bury(old);
     return old;
+  }
+
+  /** A voter may have accepted it. */
+  proposed(ballot: Ballot, record: ObjectRecord): void {
+    if (record.nextVoters === undefined) return;
+    const before = this.#joint.get(record.id);
+    if (before !== undefined && compareBallots(ballot, before.ballot) <= 0) return;
+    this.#joint.set(record.id, { ballot, record });
+  }
+
+  /** A joint record that is newer than what is committed. Where a voter has accepted it nobody can tell that it
+   * never was, without a majority of the voters that it would add. */
+  doubtful(object: ObjectId): ObjectRecord | null {
+    const joint = this.#joint.get(object);
+    const committed = this.#newest.get(object)?.ballot ?? null;
+    return joint !== undefined && compareBallots(joint.ballot, committed) > 0 ? joint.record : null;
   }
 
   record(object: ObjectId): ObjectRecord | null {

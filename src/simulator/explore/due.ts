@@ -17,15 +17,29 @@ import type { World } from '../world/world.ts';
 export function dueVms(world: World, ledger: Ledger, lost: ReadonlySet<string>): Expected[] {
   const holds = ({ host, store }: { readonly host: string; readonly store: string }) =>
     world.machine(host).host !== null && !lost.has(host) && !lost.has(store);
-  return ledger.namespaces().flatMap((record) => {
+  const wanted = ledger.namespaces().flatMap((record) => {
     const state = readProtection(record.metadata[haService]?.[protectionKey]);
-    const isDue = state?.protected === true && objectsOf(ledger, record).every(isReachable);
-    return isDue ? [{ name: record.name, shouldRun: true }] : [];
+    return state?.protected === true ? [{ record, state }] : [];
   });
+  const able = wanted.filter(({ record }) => objectsOf(ledger, record).every(isReachable));
+  const names = new Set(able.map(({ record }) => record.name));
+  // Those that start after one that can not be had wait for it, for longer than a run lasts.
+  const lacking = wanted.filter(({ record }) => !names.has(record.name));
+  for (const { record } of lacking) dropFollowers(record.name);
+  return [...names].map((name) => ({ name, shouldRun: true }));
+
+  function dropFollowers(of: string): void {
+    for (const { record, state } of able) {
+      if (state.after?.includes(of) !== true || !names.delete(record.name)) continue;
+      dropFollowers(record.name);
+    }
+  }
 
   function isReachable(record: ObjectRecord | null): boolean {
     if (record === null) return false;
     if (!isQuorum(record, holds)) return false;
+    const doubtful = ledger.doubtful(record.id);
+    if (doubtful !== null && !isQuorum(doubtful, holds)) return false;
     if (record.kind !== 'disk') return true;
     const { mirrors } = record.blueprint;
     const stripes = mirrors[0]?.stripes ?? [];

@@ -39,7 +39,8 @@ export function planOf(seed: number): Plan {
   const drawn = drawCluster(random);
   const cluster = { ...drawn, hosts: drawDevices(random.stream('devices'), drawn.hosts) };
   const plainVms = drawVms(random.stream('VMs'), cluster.hosts);
-  const vms = drawClasses(random.stream('classes'), plainVms, cluster.hosts);
+  const ruledVms = drawRules(random.stream('rules'), plainVms);
+  const vms = drawClasses(random.stream('classes'), ruledVms, cluster.hosts);
   const durationMs = 40_000 + random.stream('story').below(50_000);
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
   const stage = { ...names, networks: cluster.networks };
@@ -187,7 +188,27 @@ function drawVms(random: SeededRandom, hosts: readonly ScenarioHost[]): Scenario
       priority: 'medium',
       after: [],
       separate: null,
+      readyWhen: null,
+      affinity: null,
+      isolationResponse: null,
       powered: own.chance(0.97),
+    };
+  });
+}
+
+/** What HA keeps to, in a third of the seeds. */
+function drawRules(random: SeededRandom, vms: readonly ScenarioVm[]): ScenarioVm[] {
+  if (!random.chance(0.35)) return [...vms];
+  return vms.map((vm, index): ScenarioVm => {
+    const own = random.stream(vm.name);
+    const before = vms.slice(0, index).map(({ name }) => name);
+    return {
+      ...vm,
+      priority: own.pick(['highest', 'medium', 'lowest']),
+      after: before.filter(() => own.chance(0.3)),
+      readyWhen: own.chance(0.3) ? 'heard' : null,
+      separate: own.chance(0.3) ? 'apart' : null,
+      isolationResponse: own.chance(0.3) ? 'kill' : null,
     };
   });
 }

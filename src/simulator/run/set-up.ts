@@ -34,8 +34,6 @@ export function notYetPossible(scenario: Scenario): string[] {
   const problems: string[] = [];
   for (const vm of scenario.vms) {
     if (vm.storage === 'shared') problems.push(`${vm.name}: VMs on shared storage`);
-    if (vm.after.length > 0) problems.push(`${vm.name}: VMs that start after others`);
-    if (vm.separate !== null) problems.push(`${vm.name}: VMs that keep apart`);
   }
   for (const step of scenario.steps) {
     if (step.kind === 'migrate') problems.push(`${step.vm}: migration`);
@@ -129,6 +127,11 @@ async function makeVm(world: World, vm: ScenarioVm, via: Machine): Promise<void>
     policy: vm.policy,
     protected: vm.protected,
     priority: vm.priority,
+    ...(vm.after.length === 0 ? {} : { after: vm.after }),
+    ...(vm.separate === null ? {} : { separate: vm.separate }),
+    ...(vm.readyWhen === null ? {} : { readyWhen: vm.readyWhen }),
+    ...(vm.affinity === null ? {} : { affinity: vm.affinity }),
+    ...(vm.isolationResponse === null ? {} : { isolationResponse: vm.isolationResponse }),
     ...(vm.components === null ? {} : { hosts: vm.components.map(hostId) }),
     ...(named.length === 0
       ? {}

@@ -6,6 +6,7 @@
 import type { VmRunner } from '../../ha/api.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { VmId } from '../../model/ids.ts';
+import { rulesOf } from '../../model/vm.ts';
 import type { Clock } from '../../ports/clock.ts';
 import type { Life } from './life.ts';
 import {
@@ -95,8 +96,9 @@ export function createHaOnFile(
       ha.poweredOff(vm, epoch);
       const spec = storage.vm(vm)?.spec;
       if (spec === undefined || !spec.protected) return; // the file has no entry of it
-      const { priority, memoryBytes, cpus } = spec;
-      switchOffs.switchedOff(vm, { protected: false, epoch, priority, memoryBytes, cpus });
+      const { name, memoryBytes, cpus } = spec;
+      const state = { protected: false, name, epoch, memoryBytes, cpus, ...rulesOf(spec) };
+      switchOffs.switchedOff(vm, state);
     },
     start() {
       ha.start();

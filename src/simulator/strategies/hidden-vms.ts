@@ -68,6 +68,9 @@ function hiddenVm(name: string, on: readonly string[]): ScenarioVm {
     priority: 'lowest',
     after: [],
     separate: null,
+    readyWhen: null,
+    affinity: null,
+    isolationResponse: null,
     powered: false,
   };
 }

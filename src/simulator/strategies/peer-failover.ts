@@ -276,7 +276,8 @@ function preferred(
   { prefer }: Candidate,
   dataHosts: readonly HostId[],
 ): HostId[] {
+  const wishes = { prefer, affinity: undefined, crowd: new Map<HostId, number>(), dataHosts };
   return able
-    .filter((target) => target !== own && choose([target, own], { prefer, dataHosts }) !== own.host)
+    .filter((target) => target !== own && choose([target, own], wishes) !== own.host)
     .map((target) => target.host);
 }

@@ -220,6 +220,19 @@ describe('a disk', () => {
     expect(inSync()).toEqual(['disk.m0.s0']);
   });
 
+  it('takes a mirror away that is joining through the record, which may count it already', async () => {
+    world.crash(two, true);
+    await wait(write(1));
+    world.startHost(two);
+    world.fates.push(...Array.from({ length: 8 }, () => 'applied' as const));
+    await world.clock.until(() => inSync().length === 2, 20_000);
+    const gone = world.record.blueprint.mirrors[1]?.stripes.map(({ id }) => id) ?? [];
+    const removal = (session().disk as OpenDisk).removeMirror(new Set(gone)).catch(String);
+    await wait(write(2));
+    expect(inSync()).toEqual(['disk.m0.s0']);
+    await wait(removal);
+  });
+
   it('serves nobody who opened it before somebody else did', async () => {
     await wait(write(1));
     const old = session();

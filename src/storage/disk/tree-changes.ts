@@ -85,7 +85,8 @@ export class TreeChanges {
     const { state } = this;
     const { tree } = state;
     const leaving = state.copies.filter(({ component }) => gone.has(component.id));
-    const counting = leaving.filter((copy) => copy.state === 'inSync' || copy.state === 'failing');
+    // One that joins may be counted by the record already.
+    const counting = leaving.filter(({ state }) => state !== 'absent' && state !== 'syncing');
     const isFree = leaving.every((copy) => !copy.isReplaced && !state.reconciling.has(copy));
     const isSpare = counting.every((copy) => state.others(copy).some(isServing));
     if (!isFree || !isSpare || leaving.length < gone.size) {
