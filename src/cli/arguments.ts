@@ -24,17 +24,18 @@ export function diskArguments(text: string, earlier: readonly DiskArgument[] = [
   return [...earlier, text.startsWith('path=') ? pathArgument(text) : objectArgument(text)];
 }
 
-/** A path may have commas, so only what names a format at the end is none of it. */
+/** A path may have commas, so only a format at the very end is none of it. */
 function pathArgument(text: string): DiskArgument {
-  const ending = new RegExp(`,format=(${diskFormats.join('|')})$`).exec(text);
-  const path = text.slice('path='.length, ending?.index);
+  const [, path = '', named] = /^path=(.*?)(?:,format=([^,/]*))?$/su.exec(text) ?? [];
   if (!isPlainPath(path)) {
     throw new InvalidArgumentError(
       `Expected an absolute path of at most ${limits.maxPathLength} characters without \`.\`, \`..\`, empty steps and control characters.`,
     );
   }
-  const format = diskFormats.find((one) => one === ending?.[1]);
-  return format === undefined ? { path } : { path, format };
+  if (named === undefined) return { path };
+  const format = diskFormats.find((one) => one === named);
+  if (format !== undefined) return { path, format };
+  throw new InvalidArgumentError(`Expected the format ${diskFormats.join(' or ')}.`);
 }
 
 function objectArgument(text: string): DiskArgument {

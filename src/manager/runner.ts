@@ -10,6 +10,7 @@ import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
+import { unusableText } from '../model/path-disk.ts';
 import type { ProtectionState } from '../model/protection.ts';
 import { type GuestState, isPathDisk, objectDisks, pathDisks, type VmSpec } from '../model/vm.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -189,10 +190,7 @@ export function createRunner(options: {
     for (const disk of pathDisks(spec.disks)) {
       const problem = await guests.pathProblem(disk.path);
       if (problem === null) continue;
-      throw new HoldfastError(
-        'path-unusable',
-        `VM ${name}: its ${disk.name}, ${disk.path}, can not be used on ${options.self}: ${problem}`,
-      );
+      throw new HoldfastError('path-unusable', unusableText(name, disk, options.self, problem));
     }
   }
 

@@ -24,8 +24,19 @@ export function isPlainPath(path: string): boolean {
   const [root, ...steps] = path.split('/');
   return (
     root === '' &&
+    steps.length > 0 &&
     path.length <= limits.maxPathLength &&
     !/\p{Cc}/u.test(path) &&
     steps.every((step) => step !== '' && step !== '.' && step !== '..')
   );
+}
+
+/** Why a guest can not have the disk on that host, as people are told. */
+export function unusableText(
+  vm: string,
+  { name, path }: PathDisk,
+  host: string,
+  why: string,
+): string {
+  return `VM ${vm}: its ${name}, ${path}, can not be used on ${host}: ${why}`;
 }

@@ -7,7 +7,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { resolve } from 'node:path';
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import { epoch, type VmId, vmId } from '../model/ids.ts';
-import type { PathDisk } from '../model/path-disk.ts';
+import { type PathDisk, unusableText } from '../model/path-disk.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Guest, GuestDriver, GuestLaunch } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
@@ -32,6 +32,8 @@ import {
 } from './run-files.ts';
 
 export interface QemuDriverOptions {
+  /** This host's name, for people. */
+  readonly host: string;
   /** One folder per guest is made in it; short, because it holds Unix sockets. */
   readonly runDir: string;
   /** The guard program. */
@@ -70,9 +72,12 @@ function refusal(launch: GuestLaunch, reason: string): HoldfastError {
   return guestFailed(`VM ${launch.name} can not be started: ${reason}`);
 }
 
-function unusable(launch: GuestLaunch, { name, path }: PathDisk, why: string): HoldfastError {
-  const text = `VM ${launch.name}: its ${name}, ${path}, can not be used: ${why}`;
-  return new HoldfastError('path-unusable', text);
+/** What QEMU has against the disk: it says that behind the whole argument, in its last line. */
+function refusalOf({ name }: PathDisk, said: string): string | null {
+  const line = said.split('\n').at(-1) ?? '';
+  const end = line.lastIndexOf('}: ');
+  const isOfDisk = line.includes(`-blockdev {`) && line.includes(`"node-name":"${name}"`);
+  return isOfDisk && end >= 0 ? line.slice(end + '}: '.length) : null;
 }
 
 class QemuDriver implements GuestDriver {
@@ -187,12 +192,17 @@ class QemuDriver implements GuestDriver {
     return image;
   }
 
+  #unusable(launch: GuestLaunch, disk: PathDisk, why: string): HoldfastError {
+    const text = unusableText(launch.name, disk, this.#options.host, why);
+    return new HoldfastError('path-unusable', text);
+  }
+
   async #pathKinds(launch: GuestLaunch): Promise<ReadonlyMap<string, PathKind>> {
     const kinds = new Map<string, PathKind>();
     for (const disk of launch.disks) {
       if ('socket' in disk) continue;
       const kind = await pathKind(disk.path, this.#clock);
-      if (typeof kind !== 'string') throw unusable(launch, disk, kind.problem);
+      if (typeof kind !== 'string') throw this.#unusable(launch, disk, kind.problem);
       kinds.set(disk.path, kind);
     }
     return kinds;
@@ -286,9 +296,11 @@ class QemuDriver implements GuestDriver {
     if (/cannot (allocate|set up guest) memory/i.test(said)) {
       return new HoldfastError('no-capacity', `VM ${launch.name}: ${said}`, { cause: error });
     }
-    const refused = launch.disks.find((disk) => 'path' in disk && said.includes(disk.path));
-    if (refused !== undefined && 'path' in refused) {
-      return unusable(launch, refused, `${said.split('\n').at(-1)} (log: ${files.guestLog})`);
+    for (const disk of launch.disks) {
+      const why = 'path' in disk ? refusalOf(disk, said) : null;
+      if ('path' in disk && why !== null) {
+        return this.#unusable(launch, disk, `${why} (log: ${files.guestLog})`);
+      }
     }
     return asHoldfastError(error, 'guest-failed');
   }
