@@ -399,8 +399,7 @@ export class Failover {
   /** Its disk lies on storage that the target does not see: the others are tried before the target is again. */
   #unseen(entry: Entry, text: string, nowMs: number): void {
     entry.unseen = text;
-    const room = this.#rooms().find((it) => it.host === entry.target);
-    if (room !== undefined) entry.tried.set(room.host, room.freeMemoryBytes);
+    if (entry.target !== null) entry.tried.set(entry.target, Number.POSITIVE_INFINITY); // no room helps
     entry.target = null;
     this.#wait(entry, 'retry', text, nowMs, nowMs);
   }
