@@ -6,10 +6,11 @@
 //   a year, since a guest that sees an I/O error turns its file system read-only, and whether the VM
 //   shall go on elsewhere is HA's decision, not a timer's. An error that the server itself reports
 //   stops the guest (`rerror`/`werror`) rather than reaching it.
-// - A disk on a path is opened with O_DIRECT, so that no page cache keeps a write back that another host
-//   should see, and without QEMU's own locks: on NFS they outlive their host, and a guest that stands
-//   still keeps them, so that they would hinder just the restart that the VM's lock allows
-//   (docs/decisions/0012-disks-on-shared-storage.md). Its format is named, never guessed.
+// - A disk at a path is opened with O_DIRECT, so that no page cache keeps back a write that another host
+//   should see, and used by threads, which stand still with the process. QEMU's own locks are off: on
+//   NFS they outlive their host, and a guest that stands still keeps them, so they would hinder just
+//   the restart that the VM's lock allows (docs/decisions/0012-disks-on-shared-storage.md). Its format
+//   is named, never guessed.
 // - Nothing of the user's or the distribution's configuration: what runs is what stands here.
 // - The guest can start no process (`spawn=deny`): SIGSTOP to QEMU stops all of the guest.
 // - The process can be recognised from outside: `-name guest=NAME`, `-uuid`, the run directory.
@@ -74,7 +75,7 @@ export function blockNode({ name, socket }: ServedDisk): Readonly<Record<string,
 function pathNode({ name, path, format }: PathDisk, kind: PathKind): object {
   const driver = kind === 'device' ? 'host_device' : 'file';
   const both = { cache: { direct: true }, discard: 'unmap' };
-  const file = { driver, filename: path, locking: 'off', ...both };
+  const file = { driver, filename: path, locking: 'off', aio: 'threads', ...both };
   return { driver: format, 'node-name': name, ...both, file };
 }
 

@@ -242,7 +242,7 @@ describe('exit status 1', () => {
     const sent = async (disk: string) => {
       expect(await create(disk)).toMatchObject({ status: 0 });
       manager.known.clear();
-      return (manager.calls.pop()?.[1] as { disks: unknown[] }).disks[1];
+      return (manager.calls.pop() as [string, { disks: unknown[] }])[1].disks[1];
     };
     expect(await sent('path=/a,b c/d.img')).toEqual({ path: '/a,b c/d.img' });
     expect(await sent('path=/a,b.img,format=qcow2')).toEqual({
@@ -250,7 +250,7 @@ describe('exit status 1', () => {
       format: 'qcow2',
     });
     for (const disk of ['path=', 'path=a', 'path=/a/', 'path=/a/../b', 'path=/a,format=vmdk']) {
-      expect((await create(disk)).status, disk).toBe(2);
+      expect((await create(disk)).status).toBe(2);
     }
 
     const path = '/mnt/nfs/web.qcow2';

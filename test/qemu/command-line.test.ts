@@ -134,12 +134,18 @@ test('a disk on a path, whatever its name, as a file or as a device', () => {
   expect(values(argv, '-blockdev').map((node) => JSON.parse(node))).toEqual([
     {
       ...{ driver: 'qcow2', 'node-name': 'disk0', ...past },
-      file: { driver: 'file', filename: odd, locking: 'off', ...past },
+      file: { driver: 'file', filename: odd, locking: 'off', aio: 'threads', ...past },
     },
     expect.objectContaining({ driver: 'nbd', 'node-name': 'disk1' }),
     {
       ...{ driver: 'raw', 'node-name': 'disk2', ...past },
-      file: { driver: 'host_device', filename: '/dev/vg/web', locking: 'off', ...past },
+      file: {
+        driver: 'host_device',
+        filename: '/dev/vg/web',
+        locking: 'off',
+        aio: 'threads',
+        ...past,
+      },
     },
   ]);
 });
