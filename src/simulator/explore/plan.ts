@@ -6,6 +6,7 @@
 // A plan says what is tried. What the cluster must stand is decided when it happens (`Budget`).
 
 import { timings, timingsProblem } from '../../model/limits.ts';
+import { defaultPolicy } from '../../model/policy.ts';
 import {
   productStrategies,
   type Scenario,
@@ -39,18 +40,25 @@ export function planOf(seed: number): Plan {
   const drawn = drawCluster(random);
   const cluster = { ...drawn, hosts: drawDevices(random.stream('devices'), drawn.hosts) };
   const plainVms = drawVms(random.stream('VMs'), cluster.hosts);
-  const vms = drawClasses(random.stream('classes'), plainVms, cluster.hosts);
+  const placedVms = drawClasses(random.stream('classes'), plainVms, cluster.hosts);
+  const vms = drawShared(random.stream('shared storage'), placedVms);
+  const vmsOnObjects = vms.filter((vm) => vm.storage === 'object');
   const durationMs = 40_000 + random.stream('story').below(50_000);
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
   const stage = { ...names, networks: cluster.networks };
-  const rot = drawRot(random.stream('rot'), vms);
-  const policies = drawPolicyChanges(random.stream('policies'), cluster.hosts, vms, durationMs);
+  const rot = drawRot(random.stream('rot'), vmsOnObjects);
+  const policies = drawPolicyChanges(
+    random.stream('policies'),
+    cluster.hosts,
+    vmsOnObjects,
+    durationMs,
+  );
   const faults = [
     ...drawFaults(random.stream('faults'), stage),
     ...rot,
     ...policies,
     ...drawDeviceFaults(random.stream('device faults'), cluster.hosts, durationMs),
-    ...drawErrors(random.stream('errors'), cluster.hosts, vms, durationMs),
+    ...drawErrors(random.stream('errors'), cluster.hosts, vmsOnObjects, durationMs),
   ];
   return {
     scenario: {
@@ -189,6 +197,16 @@ function drawVms(random: SeededRandom, hosts: readonly ScenarioHost[]): Scenario
       separate: null,
       powered: own.chance(0.97),
     };
+  });
+}
+
+/** In a part of the seeds some VMs lie on storage that all hosts see: they have the namespace object alone, placed as
+ * any. The other seeds are what they would be without this. */
+function drawShared(random: SeededRandom, vms: readonly ScenarioVm[]): ScenarioVm[] {
+  if (!random.chance(0.15)) return [...vms];
+  return vms.map((vm): ScenarioVm => {
+    if (!random.stream(vm.name).chance(0.5)) return vm;
+    return { ...vm, storage: 'shared', components: null, policy: defaultPolicy };
   });
 }
 
