@@ -17,17 +17,19 @@ export async function exitEvent(
 ): Promise<Exited> {
   const unclean = (detail: string): Exited => ({ type: 'exited', clean: false, detail });
   if (exit === null) return unclean('its guard is gone, and it with it');
-  if ('signal' in exit) return unclean(`QEMU was ended by signal ${exit.signal}`);
   const said = await tailOf(files.guestLog, logOffset);
   const log = `(log: ${files.guestLog})`;
-  if (exit.code !== 0) {
+  // Without QMP's word, because no daemon listened at that moment, the log tells a signal.
+  const asked = shutdownReason ?? (said.includes('terminating on signal') ? said : null);
+  // One that hung while it ended, and was killed, had been asked to end before.
+  if ('signal' in exit && asked === null) {
+    return unclean(`QEMU was ended by signal ${exit.signal} ${log}`);
+  }
+  if ('code' in exit && exit.code !== 0) {
     return unclean(`QEMU ended with status ${exit.code}: ${said || 'it said nothing'} ${log}`);
   }
-  // Without QMP's word, because no daemon listened at that moment, the log tells a signal.
-  const clean =
-    shutdownReason === null
-      ? !said.includes('terminating on signal')
-      : shutdownReason === 'guest-shutdown';
-  if (!clean) return unclean(`QEMU was asked to end: ${shutdownReason ?? said} ${log}`);
-  return { type: 'exited', clean, detail: 'the guest switched itself off' };
+  if (asked !== null && asked !== 'guest-shutdown') {
+    return unclean(`QEMU was asked to end: ${asked} ${log}`);
+  }
+  return { type: 'exited', clean: true, detail: 'the guest switched itself off' };
 }

@@ -40,6 +40,9 @@ const guardTimeoutMs = 10_000;
 const retryMs = 250;
 /** How long QMP's last words may take to arrive after the guard has said that QEMU is gone. */
 const lastWordsMs = 1000;
+/** How long QEMU may take to be gone after it has said that it ends. Its version 7.2 never is, where a
+ * command was under way at that moment: it waits for its own monitor (`monitor_cleanup`). */
+const endsWithinMs = 10_000;
 
 export class QemuGuest implements Guest {
   readonly vm: VmId;
@@ -369,6 +372,7 @@ export class QemuGuest implements Guest {
   #onQmpEvent(name: string, data: QmpObject): void {
     if (name === 'SHUTDOWN') {
       this.#shutdownReason = textOf(data['reason'], 'unknown');
+      this.#clock.after(endsWithinMs, () => this.#endHanging());
     } else if (name === 'RESET') {
       this.#panicked = false;
       this.#emit({ type: 'reset' });
@@ -386,6 +390,15 @@ export class QemuGuest implements Guest {
         detail: textOf(data['reason'], 'an I/O error'),
       });
     }
+  }
+
+  /** The guest is down and its disks are flushed by then; the guard tells the end as ever. */
+  #endHanging(): void {
+    if (this.#over || this.#hasExited()) return;
+    this.#log.warn('QEMU hangs while it ends, and is killed', { vm: this.name });
+    this.#guard?.kill().catch((error: unknown) => {
+      this.#log.error('QEMU hangs while it ends', { vm: this.name, error: String(error) });
+    });
   }
 
   #wait(delayMs: number): Promise<void> {

@@ -88,6 +88,24 @@ async function disk(
   return { socket, pid: server.pid as number };
 }
 
+/** What QEMU 7.2 is like when a command is under way while it ends: it says so, and stays. */
+function hangingQemu(folder: string): string {
+  const path = join(folder, 'qemu.cjs');
+  const program = `#!${process.execPath}
+    const socket = /path=([^,]*qmp[^,]*),/.exec(process.argv.join('\\n'))[1];
+    const say = (to, what) => to.write(JSON.stringify(what) + '\\n');
+    require('node:net').createServer((client) => {
+      say(client, { QMP: { version: {}, capabilities: [] } });
+      client.on('data', (asked) => {
+        say(client, { return: {}, id: JSON.parse(asked).id });
+        say(client, { event: 'SHUTDOWN', data: { guest: true, reason: 'guest-shutdown' } });
+      });
+    }).listen(socket);
+  `;
+  writeFileSync(path, program, { mode: 0o755 });
+  return path;
+}
+
 function launchOf(socket: string | null, other: Partial<GuestLaunch> = {}): GuestLaunch {
   return {
     vm: vmId('0123456789abcdef0123456789abcdef'),
@@ -398,6 +416,15 @@ describe('a guest', { timeout: patience }, () => {
       detail: expect.stringContaining('host-signal'),
     });
     await guest.kill();
+  });
+
+  test('whose QEMU hangs while it ends is ended, and was switched off all the same', async () => {
+    const runDir = tempFolder();
+    const driver = await driverIn(runDir, { qemuPath: hangingQemu(tempFolder()) });
+    const guest = await driver.start(launchOf(null));
+    expect(await exitOf(guest)).toMatchObject({ clean: true });
+    await guest.kill();
+    expectNothingLeft(runDir);
   });
 
   test('that panics stands still', async () => {

@@ -363,8 +363,9 @@ export class DiskWorld {
       );
     };
     const dice = random.next();
-    if (disk.filling() !== null) {
-      if (dice < 0.15) disk.giveUpNext('nobody wants it');
+    const filling = disk.filling();
+    if (filling !== null) {
+      if (dice < 0.15) told('give up', disk.giveUpNext(filling.next, 'nobody wants it'));
     } else if (dice < 0.5) {
       const mirrors = leastMirrors + random.below(4 - leastMirrors);
       const next = this.#tree(disk, 1 + random.below(3), this.#shuffledHosts().slice(0, mirrors));

@@ -99,7 +99,11 @@ export function drawFaults(random: SeededRandom, stage: Stage): Step[] {
  * Rot comes early, where it comes: later there is hardly a time at which nothing else is broken. It comes
  * to the copy that is read, and soon afterwards somebody reads: the guest's successor.
  */
-export function drawRot(random: SeededRandom, vms: readonly ScenarioVm[]): Step[] {
+export function drawRot(
+  random: SeededRandom,
+  vms: readonly ScenarioVm[],
+  durationMs: number,
+): Step[] {
   const safe = vms.filter((vm) => vm.policy.failuresToTolerate > 0);
   if (safe.length === 0 || !random.chance(0.2)) return [];
   return [4000, 20_000, 40_000].flatMap((latestMs): Step[] => {
@@ -108,10 +112,11 @@ export function drawRot(random: SeededRandom, vms: readonly ScenarioVm[]): Step[
     const host = data.find((one) => one === vm.on) ?? data[0];
     if (host === undefined) return [];
     const atMs = 500 + random.below(latestMs);
-    return [
+    const steps: Step[] = [
       { atMs, kind: 'corruptDisk', host, blocks: random.pick([1, 5, 20, 100]) },
       { atMs: atMs + 1 + random.below(1000), kind: 'killGuest', vm: vm.name },
     ];
+    return steps.filter((step) => step.atMs < durationMs);
   });
 }
 

@@ -46,7 +46,7 @@ export function planOf(seed: number): Plan {
   const durationMs = 40_000 + random.stream('story').below(50_000);
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
   const stage = { ...names, networks: cluster.networks };
-  const rot = drawRot(random.stream('rot'), vmsOnObjects);
+  const rot = drawRot(random.stream('rot'), vmsOnObjects, durationMs);
   const policies = drawPolicyChanges(
     random.stream('policies'),
     cluster.hosts,

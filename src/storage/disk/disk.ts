@@ -188,9 +188,10 @@ class Disk implements OpenDisk {
     await this.restriping.begin(next, makeComponents);
   }
 
-  giveUpNext(reason: string): void {
-    const { next } = this.state;
-    if (next !== null) this.restriping.giveUp(next, reason);
+  async giveUpNext(next: Blueprint, reason: string): Promise<void> {
+    const filling = this.state.next;
+    if (filling === null) await this.restriping.forget(next);
+    else this.restriping.giveUp(filling, reason);
   }
 
   async close(): Promise<void> {

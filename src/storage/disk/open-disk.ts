@@ -70,8 +70,9 @@ export interface OpenDisk extends BlockDevice {
   /** Fills another tree, whose components `make` makes once the record names them, and has it take the
    * place of the present one. Resolves when it is being filled; rejects where that can not be. */
   restripe(next: Blueprint, make: () => Promise<void>): Promise<void>;
-  /** Gives up the tree that is being filled, if one is and the record can not count it yet. */
-  giveUpNext(reason: string): void;
+  /** Gives up the tree that the record names to be filled, unless the record can count it already. Rejects as a
+   * change of the record does where nobody fills it. */
+  giveUpNext(next: Blueprint, reason: string): Promise<void>;
   /** Some regions may differ, or are not durable on all copies; or they are, and it was not noted yet. */
   readonly isDirty: boolean;
   /** What is being filled; null: nothing is. */

@@ -101,10 +101,11 @@ export function withNext(current: DiskRecord, fence: Fence, next: Blueprint): Di
   return { ...current, next };
 }
 
-/** It is given up. */
-export function withNextGivenUp(current: DiskRecord, fence: Fence): DiskRecord {
+/** `next` is given up; the very record where it is not there to be filled any more. */
+export function withNextGivenUp(current: DiskRecord, fence: Fence, next: Blueprint): DiskRecord {
   assertFence(current, fence);
-  return current.next === undefined ? current : withoutNext(current);
+  if (current.next === undefined || !isSameTree(current.next, next)) return current;
+  return withoutNext(current);
 }
 
 /** `next` is the tree, and of its components these count; the very record where that is so already. Null:

@@ -76,15 +76,20 @@ export class Restriping {
     next.io.idle(() => {
       if (state.io === next.io) state.io = state.tree.io;
     });
-    this.changes
-      .settled((current) => withNextGivenUp(current, state.fence))
+    this.forget(next.tree.blueprint)
       .catch((error: unknown) =>
-        // The next opening does it.
+        // Repair does it, or the next opening.
         log.debug(`${name}: ${String(error)}`),
       )
       .finally(() => {
         state.next = null;
       });
+  }
+
+  /** Nobody fills it: the record shall not name it any more. */
+  async forget(next: Blueprint): Promise<void> {
+    const { fence } = this.state;
+    await this.changes.settled((current) => withNextGivenUp(current, fence, next));
   }
 
   /** The tree that was filled has everything: the record shall count it instead of the present one. */

@@ -112,7 +112,7 @@ export function createLayoutChange(options: {
       case 'restripe':
         return restripe(record, disk);
       case 'giveUp':
-        return disk.giveUpNext('its policy asks for something else');
+        return disk.giveUpNext(step.next, 'its policy asks for something else');
       case 'addMirror':
         return addMirror(record, disk);
       case 'removeMirror':
@@ -128,8 +128,12 @@ export function createLayoutChange(options: {
     step(record) {
       const disk = options.openDisk(record);
       if (disk === null) return null;
+      const { next } = record;
+      const isFilling = disk.filling() !== null;
       // The directory may not know yet what this very host has done.
-      if (record.next === undefined && disk.filling() !== null) return null;
+      if (next === undefined && isFilling) return null;
+      // It was given up, and the record could not be reached then.
+      if (next !== undefined && !isFilling) return () => disk.giveUpNext(next, 'nobody fills it');
       const { isGone, isLost } = options;
       const step = layoutStep(record, { self: peer.self, isGone, isLost, siteOf });
       return step === null ? null : () => take(record, step, disk);

@@ -9,7 +9,7 @@ export type LayoutStep =
   /** Build a tree beside the present one. */
   | { readonly kind: 'restripe' }
   /** The tree that is being built is not the one that the policy asks for. */
-  | { readonly kind: 'giveUp' }
+  | { readonly kind: 'giveUp'; readonly next: Blueprint }
   | { readonly kind: 'addMirror' }
   | { readonly kind: 'removeMirror'; readonly gone: ReadonlySet<ComponentId> };
 
@@ -24,7 +24,7 @@ export interface Surroundings {
 /** Null: nothing, or nothing at present. */
 export function layoutStep(record: DiskRecord, surroundings: Surroundings): LayoutStep | null {
   const { policy, blueprint, next } = record;
-  if (next !== undefined) return isWanted(next, policy) ? null : { kind: 'giveUp' };
+  if (next !== undefined) return isWanted(next, policy) ? null : { kind: 'giveUp', next };
   if (!hasShape(blueprint, policy)) return { kind: 'restripe' };
   const spare = blueprint.mirrors.length - copiesOf(policy);
   const isMoving = blueprint.mirrors.some(({ stripes }) =>
