@@ -1,27 +1,40 @@
-// What every HA module does for the master that it follows: it answers which VMs its host can reach,
-// and starts the VMs that it is told to start. Orders of anybody else are refused, so that a master
-// that stood still and was replaced finds out before it does anything.
+// What every HA module does for the master that it follows: it answers which VMs its host can reach, starts the VMs
+// that it is told to start, and does in the master's place what that one's host can not reach. Orders of
+// anybody else are refused, so that a master that stood still and was replaced finds out before it does anything.
 
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import type { Epoch, HostId, VmId } from '../model/ids.ts';
-import type { Peer } from '../peer/peer.ts';
+import type { JsonValue } from '../model/json.ts';
+import type { Peer, Reply } from '../peer/peer.ts';
 import type { Log } from '../ports/log.ts';
 import type { Storage } from '../storage/api.ts';
 import type { VmRunner } from './api.ts';
-import type { HostKind, ReachQuestion, StartAnswer, StartOrder } from './messages.ts';
+import type {
+  HostKind,
+  LockQuestion,
+  OutlookQuestion,
+  ReachQuestion,
+  SetOrder,
+  StartAnswer,
+  StartOrder,
+} from './messages.ts';
+import type { Outlook } from './outlook.ts';
+import type { Sight } from './sight.ts';
 
 export function answerMaster(options: {
   readonly self: HostId;
   readonly kind: HostKind;
   readonly peer: Peer;
   readonly storage: Storage;
+  readonly own: Sight;
+  readonly outlook: Outlook;
   readonly runner: VmRunner;
   readonly log: Log;
   /** Null where there is none, or while the module is stopped. */
   readonly master: () => HostId | null;
   readonly onStarted: (vm: VmId, epoch: Epoch) => void;
 }): void {
-  const { self, kind, peer, storage, runner, log } = options;
+  const { self, kind, peer, storage, own, runner, log } = options;
 
   peer.on('ha.canReach', (_from, body, _payload, reply) => {
     const { vms } = body as unknown as ReachQuestion;
@@ -29,14 +42,34 @@ export function answerMaster(options: {
     reply.ok({ vms: vms.filter((vm) => access.get(vm)?.accessible === true) });
   });
 
+  peer.on('ha.outlook', (from, body, _payload, reply) => {
+    if (!isOfMaster(from, reply)) return;
+    reply.ok(
+      options.outlook.answer(from, body as unknown as OutlookQuestion) as unknown as JsonValue,
+    );
+  });
+
+  peer.on('ha.lockStatus', (from, body, _payload, reply) => {
+    if (!isOfMaster(from, reply)) return;
+    const { vm } = body as unknown as LockQuestion;
+    own.lockStatus(vm).then(
+      (status) => reply.ok({ ...status }),
+      (error: unknown) => reply.fail(asHoldfastError(error)),
+    );
+  });
+
+  peer.on('ha.setProtection', (from, body, _payload, reply) => {
+    if (!isOfMaster(from, reply)) return;
+    const { vm, state } = body as unknown as SetOrder;
+    own.protect(vm, state).then(
+      () => reply.ok(null),
+      (error: unknown) => reply.fail(asHoldfastError(error)),
+    );
+  });
+
   peer.on('ha.start', (from, body, _payload, reply) => {
     const { vm } = body as unknown as StartOrder;
-    const master = options.master();
-    if (master !== from) {
-      const text = `${self} follows ${master ?? 'no master'} and takes no order of ${from}`;
-      reply.fail(new HoldfastError('no-master', text));
-      return;
-    }
+    if (!isOfMaster(from, reply)) return;
     if (kind === 'witness') {
       reply.fail(new HoldfastError('no-capacity', `${self} is a witness and runs no VMs`));
       return;
@@ -51,6 +84,14 @@ export function answerMaster(options: {
       (error: unknown) => reply.fail(asHoldfastError(error, 'guest-failed')),
     );
   });
+
+  function isOfMaster(from: HostId, reply: Reply): boolean {
+    const master = options.master();
+    if (master === from) return true;
+    const text = `${self} follows ${master ?? 'no master'} and takes no order of ${from}`;
+    reply.fail(new HoldfastError('no-master', text));
+    return false;
+  }
 
   async function start(vm: VmId): Promise<Epoch> {
     return runner.start(vm, { byHa: true }); // async: a throw becomes a refusal as well

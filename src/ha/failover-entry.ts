@@ -17,6 +17,8 @@ export interface Candidate extends Need {
   readonly failedAtMs: number;
   /** The guest ended by itself on this living host. */
   readonly prefer: HostId | null;
+  /** `from` lives, and the guest stands there, because its host does not reach its objects. */
+  readonly isCutOff: boolean;
 }
 
 type Stage = 'candidate' | 'asking' | 'restart' | 'reaching' | 'starting' | 'unsettled' | 'waiting';
@@ -174,4 +176,11 @@ export function compareEntries(a: Entry, b: Entry): number {
     byPriority.indexOf(a.candidate.priority) - byPriority.indexOf(b.candidate.priority) ||
     (a.vm < b.vm ? -1 : a.vm > b.vm ? 1 : 0)
   );
+}
+
+/** What is told of it first. */
+export function failureText({ name, from, prefer, isCutOff }: Candidate): string {
+  if (prefer !== null) return `The guest of ${name} ended by itself on ${prefer}.`;
+  if (isCutOff) return `${name} stands: its host ${from} does not reach its objects any more.`;
+  return `${name} is protected, and ${from ?? 'its host'} does not run it any more.`;
 }

@@ -130,7 +130,14 @@ function candidate(
     cpus: 1,
     from: hostId('h9'),
   };
-  return { ...base, memoryBytes: memoryMiB * MiB, failedAtMs: 0, prefer: null, ...rest };
+  return {
+    ...base,
+    memoryBytes: memoryMiB * MiB,
+    failedAtMs: 0,
+    prefer: null,
+    isCutOff: false,
+    ...rest,
+  };
 }
 
 describe('locks', () => {

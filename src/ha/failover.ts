@@ -13,7 +13,7 @@ import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Accessibility, LockStatus } from '../storage/api.ts';
 import type { Waiting } from './api.ts';
-import { type Candidate, compareEntries, Entry } from './failover-entry.ts';
+import { type Candidate, compareEntries, Entry, failureText } from './failover-entry.ts';
 import type { Action, LockAnswer, NoteType, StartResult, World } from './failover-world.ts';
 import { haLimits } from './limits.ts';
 import { unknownOutcomes } from './messages.ts';
@@ -235,9 +235,12 @@ export class Failover {
     this.#entries.set(candidate.vm, entry);
     this.#order = null;
     const pauseMs = candidate.prefer === null ? 0 : this.#quick.pauseMs(candidate.vm, nowMs);
-    const { vm, name, from } = candidate;
+    const { vm, name, from, isCutOff } = candidate;
     const where = from === null ? '' : `; it was on ${from}`;
-    this.#log.info(`${name}: missing (protected, and nobody reports it${where})`, { vm });
+    const why = isCutOff
+      ? `it stands on ${from}, which does not reach its objects`
+      : `nobody reports it${where}`;
+    this.#log.info(`${name}: missing (protected, and ${why})`, { vm });
     if (pauseMs === 0) return;
     const text = `its guest keeps ending soon after its start; the next attempt is in ${pauseMs / 1000} s`;
     this.#wait(entry, 'retry', text, nowMs + pauseMs, nowMs);
@@ -285,12 +288,7 @@ export class Failover {
       entry.candidate = { ...entry.candidate, failedAtMs: entry.renewedAtMs };
       detectedAtMs = nowMs;
     }
-    const { name, from, prefer } = entry.candidate;
-    const text =
-      prefer !== null
-        ? `The guest of ${name} ended by itself on ${prefer}.`
-        : `${name} is protected, and ${from ?? 'its host'} does not run it any more.`;
-    this.#note(entry, 'detected', detectedAtMs, text);
+    this.#note(entry, 'detected', detectedAtMs, failureText(entry.candidate));
   }
 
   // ---- the wait list ------------------------------------------------------------------------------

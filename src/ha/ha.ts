@@ -22,9 +22,11 @@ import { Master } from './master.ts';
 import { type ConditionChange, Membership } from './membership.ts';
 import type { Heartbeat, HostKind, ProtectReport, UnprotectReport, VmList } from './messages.ts';
 import { describe, stateOf, viewOf } from './observer.ts';
+import { Outlook } from './outlook.ts';
 import { ProtectionAgent } from './protection-agent.ts';
 import { ProtectionView } from './protection-view.ts';
 import { Recoveries } from './recoveries.ts';
+import { ownSight, type Sight } from './sight.ts';
 import { Standing } from './standing.ts';
 import { Targets } from './targets.ts';
 import { Voice } from './voice.ts';
@@ -64,6 +66,8 @@ class HaModule implements Ha {
   readonly #standing: Standing;
   readonly #targets: Targets;
   readonly #view: ProtectionView;
+  readonly #own: Sight;
+  readonly #outlook: Outlook;
   readonly #protection: ProtectionAgent;
   readonly #recoveries = new Recoveries();
   readonly #voice: Voice;
@@ -108,6 +112,11 @@ class HaModule implements Ha {
     });
     this.#targets = new Targets({ self, kind, membership: this.#membership, runner, storage });
     this.#view = new ProtectionView(storage, clock);
+    this.#own = ownSight(storage, this.#view);
+    this.#outlook = new Outlook({
+      ...{ storage, view: this.#view, clock, instance },
+      tellNews: (master) => options.peer.send(master, 'ha.news', null),
+    });
     this.#protection = new ProtectionAgent(
       {
         running: () => runner.running(),
@@ -212,11 +221,17 @@ class HaModule implements Ha {
     peer.on('ha.unprotect', (_from, body) => {
       this.#master?.protector.forget(body as unknown as UnprotectReport);
     });
+    peer.on('ha.news', (from) => {
+      this.#master?.sight.hasNews(from);
+      this.#poke();
+    });
     answerMaster({
       self,
       kind,
       peer,
       storage,
+      own: this.#own,
+      outlook: this.#outlook,
       runner,
       log: this.#log,
       master: () => (this.#isRunning ? this.master() : null),
@@ -233,10 +248,12 @@ class HaModule implements Ha {
     storage.watchAccessibility((vms) => {
       this.#master?.accessibilityChanged(vms);
       this.#protectionChanged(vms);
+      this.#outlook.changed(vms);
     });
     storage.watchMetadata(haService, (vms) => {
       this.#master?.metadataChanged(vms);
       this.#protectionChanged(vms);
+      this.#outlook.changed(vms);
     });
   }
 
@@ -345,6 +362,7 @@ class HaModule implements Ha {
     if (this.#isNews || nowMs >= this.#nextBeatMs) {
       this.#isNews = false;
       this.#nextBeatMs = nowMs + this.#timings.heartbeatIntervalMs;
+      this.#voice.reaches(this.#options.storage.reachableHosts());
       this.#beat(this.#membership.hosts(), nowMs);
     }
     this.#reviewProtection(nowMs);
@@ -410,7 +428,7 @@ class HaModule implements Ha {
       storage,
       membership: this.#membership,
       targets: this.#targets,
-      view: this.#view,
+      own: this.#own,
       recoveries: this.#recoveries,
       timings: this.#timings,
       tell: (type, text, vm) => this.#tell(type, text, vm),

@@ -17,6 +17,16 @@ export const haLimits = {
   reachTimeoutMs: 300,
   /** For how long the answer to `ha.canReach` may be used. */
   reachFreshMs: 2000,
+  /** Between two questions to a lookout that says nothing by itself. */
+  outlookMs: 500,
+  outlookTimeoutMs: 1000,
+  outlookVmsAtOnce: 500,
+  /** How often a lookout looks at all VMs, should nobody have told it of a change. */
+  outlookFullMs: 2000,
+  /** Of what an agent does in the place of the master: asks voters, makes a SET. */
+  inPlaceTimeoutMs: 5000,
+  /** How long others have reached the objects of a paused VM whose host does not. */
+  cutOffGraceMs: 3000,
   /** How long a target's list must be without a VM that it was told to start. */
   settleMs: 2000,
   /** How often the directory is looked at for the end of a lock, expected or held elsewhere. */

@@ -13,6 +13,7 @@ import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Storage } from '../storage/api.ts';
+import { AgentsSight } from './agents-sight.ts';
 import type { Waiting } from './api.ts';
 import { Failover } from './failover.ts';
 import type { Action, LockView, Note } from './failover-world.ts';
@@ -20,9 +21,9 @@ import { haLimits } from './limits.ts';
 import type { Membership } from './membership.ts';
 import type { ReachQuestion } from './messages.ts';
 import { Monitor } from './monitor.ts';
-import type { ProtectionView } from './protection-view.ts';
 import { Protector } from './protector.ts';
 import type { Recoveries } from './recoveries.ts';
+import type { Sight } from './sight.ts';
 import type { Targets } from './targets.ts';
 
 interface MasterOptions {
@@ -35,7 +36,8 @@ interface MasterOptions {
   readonly storage: Storage;
   readonly membership: Membership;
   readonly targets: Targets;
-  readonly view: ProtectionView;
+  /** What this host sees by itself. */
+  readonly own: Sight;
   readonly recoveries: Recoveries;
   readonly timings: Timings;
   readonly tell: (type: EventType, text: string, vm: { id: VmId; name: string }) => void;
@@ -55,6 +57,7 @@ const eventOf: Partial<Record<Note['type'], EventType>> = {
 
 export class Master {
   readonly protector: Protector;
+  readonly sight: AgentsSight;
   readonly #options: MasterOptions;
   readonly #electedAtMs: number;
   readonly #monitor: Monitor;
@@ -67,15 +70,21 @@ export class Master {
 
   constructor(options: MasterOptions) {
     this.#options = options;
-    const { self, storage, membership, targets, view, random, log, probe, clock } = options;
+    const { self, storage, membership, targets, random, log, probe, clock } = options;
     this.#electedAtMs = clock.now();
-    this.#monitor = new Monitor({ self, storage, membership, view });
+    this.sight = new AgentsSight({
+      ...{ self, own: options.own, storage, membership, clock, log },
+      peer: options.peer,
+      onNews: (vms) => this.#newsThroughAgents(vms),
+    });
+    const { sight } = this;
+    this.#monitor = new Monitor({ self, sight, membership });
     this.#failover = new Failover(
       {
-        accessibility: (vms) => storage.accessibility(vms),
+        accessibility: (vms) => sight.accessibility(vms),
         lock: (vm) => this.#lock(vm),
         targets: () => targets.list(clock.now(), self),
-        dataHosts: (vm) => storage.vm(vm)?.dataHosts ?? [],
+        dataHosts: (vm) => sight.vm(vm)?.dataHosts ?? [],
         condition: (host) => this.#condition(host),
       },
       options.timings.leaseDurationMs,
@@ -84,7 +93,7 @@ export class Master {
       probe,
     );
     this.protector = new Protector({
-      storage,
+      sight,
       clock,
       random: random.stream('protector'),
       log,
@@ -104,6 +113,12 @@ export class Master {
     this.#failover.metadataChanged(vms);
   }
 
+  #newsThroughAgents(vms: readonly VmId[]): void {
+    this.accessibilityChanged(vms);
+    this.#failover.metadataChanged(vms);
+    this.#options.poke();
+  }
+
   #getAgain(vms: readonly VmId[]): void {
     for (const vm of vms) this.#getDue?.add(vm);
   }
@@ -113,6 +128,7 @@ export class Master {
   }
 
   advance(nowMs: number): void {
+    this.sight.advance(nowMs);
     this.protector.advance(nowMs);
     if (this.#isReady(nowMs)) this.#compare(nowMs);
     for (const action of this.#failover.advance(nowMs)) this.#act(action);
@@ -122,7 +138,8 @@ export class Master {
     const gatheredAtMs = this.#gatheredAtMs();
     const isGathering = this.#options.clock.now() < gatheredAtMs;
     const gather = isGathering ? gatheredAtMs : Number.POSITIVE_INFINITY;
-    return Math.min(gather, this.protector.nextWakeMs(), this.#failover.nextWakeMs());
+    const parts = [this.protector, this.sight, this.#failover];
+    return Math.min(gather, ...parts.map((part) => part.nextWakeMs()));
   }
 
   waiting(): Waiting[] {
@@ -137,6 +154,7 @@ export class Master {
     this.#closed = true;
     this.#options.membership.forgetTouched();
     this.protector.close();
+    this.sight.close();
     this.#options.recoveries.abandon();
   }
 
@@ -157,8 +175,8 @@ export class Master {
     const { membership } = this.#options;
     const due = this.#getDue;
     const isUnchanged = due?.size === 0 && !this.#isComparisonDue;
-    if (isUnchanged && this.#failover.isIdle && this.#comparedVersion === membership.version)
-      return;
+    const isIdle = this.#failover.isIdle && !membership.hasPaused;
+    if (isUnchanged && isIdle && this.#comparedVersion === membership.version) return;
     if (due === null || due.size > 0) {
       const values = this.#monitor.get(due === null ? null : [...due]);
       this.#options.probe.reached({ at: 'ha.metadataGet', values });
@@ -176,13 +194,12 @@ export class Master {
   }
 
   #lock(vm: VmId): LockView | null {
-    const lock = this.#options.storage.vm(vm)?.lock;
+    const lock = this.sight.vm(vm)?.lock;
     if (lock === undefined) return null;
     const { holder, epoch } = lock;
     if (holder === null) return { holder, epoch, holderIs: 'silent' };
     if (this.#condition(holder) !== 'failed') return { holder, epoch, holderIs: 'here' };
-    const isReached = this.#options.storage.reachableHosts().includes(holder);
-    return { holder, epoch, holderIs: isReached ? 'elsewhere' : 'silent' };
+    return { holder, epoch, holderIs: this.sight.reaches(holder) ? 'elsewhere' : 'silent' };
   }
 
   #act(action: Action): void {
@@ -207,7 +224,7 @@ export class Master {
 
   async #askLock(vm: VmId): Promise<void> {
     try {
-      const status = await this.#options.storage.lockStatus(vm);
+      const status = await this.sight.lockStatus(vm);
       this.#answered((nowMs) => this.#failover.lockAnswered(vm, { ok: true, status }, nowMs));
     } catch (thrown) {
       const { code, message } = asHoldfastError(thrown);

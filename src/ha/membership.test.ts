@@ -65,7 +65,8 @@ describe('what a host lists', () => {
               membership.sawList(self, list.map(runs), nowMs);
             } else {
               membership.heard(host, beatOf(instance), nowMs);
-              const told = { instance: String(instance), version, vms: list.map(runs) };
+              const vms = list.map(runs);
+              const told = { instance: String(instance), version, vms, reaches: [] };
               membership.listed(host, told, nowMs);
             }
             for (const [vm, seen] of lastSeen) {

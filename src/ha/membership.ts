@@ -58,6 +58,8 @@ export class Membership {
   readonly #disputed = new Set<VmId>();
   /** Who lists a VM in the list that counts now: one host, but for moments. */
   readonly #reporters = new Map<VmId, HostId[]>();
+  /** VMs that stand for want of a lease, by the host that lists them, and since when. */
+  readonly #paused = new Map<HostId, ReadonlyMap<VmId, number>>();
   /** VMs whose reporters, or these hosts' conditions, changed since somebody last asked for them; null
    * where nobody does. */
   #touched: Set<VmId> | null = null;
@@ -170,6 +172,7 @@ export class Membership {
     }
     const { added, gone } = difference(this.#listed.get(host) ?? [], vms);
     this.#listed.set(host, vms);
+    this.#notePaused(host, vms, nowMs);
     const here: LastSeen = { host, goneAtMs: null };
     for (const vm of added) this.#lastSeen.set(vm, here);
     // After a restart of the host others may have run, unnoticed, what both its lists have.
@@ -187,15 +190,42 @@ export class Membership {
     }
   }
 
-  /** Who says that it runs the VM, of all hosts that are not known to have failed: this host before
-   * others, and of those the one that was a member last. */
+  /** Who says that it runs the VM, of all hosts that are not known to have failed: one where it does not stand
+   * before others, this host before others, and of those the one that was a member last. */
   runsOn(vm: VmId): HostId | null {
     const hosts = this.#reporters.get(vm);
     if (hosts === undefined) return null;
-    if (hosts.includes(this.#self)) return this.#self;
-    const alive = hosts.filter((host) => this.#members.get(host)?.condition !== 'failed');
+    const alive = hosts.filter(
+      (host) => host === this.#self || this.#members.get(host)?.condition !== 'failed',
+    );
     if (alive.length <= 1) return alive[0] ?? null;
-    return [...this.#members.keys()].findLast((host) => alive.includes(host)) ?? null;
+    const moving = alive.filter((host) => this.#paused.get(host)?.has(vm) !== true);
+    const able = moving.length > 0 ? moving : alive;
+    if (able.includes(this.#self)) return this.#self;
+    return [...this.#members.keys()].findLast((host) => able.includes(host)) ?? null;
+  }
+
+  /** Since when the VM stands on the host that lists it; null where it does not, or nobody does. */
+  pausedSince(vm: VmId): number | null {
+    const host = this.#paused.size === 0 ? null : this.runsOn(vm);
+    return host === null ? null : (this.#paused.get(host)?.get(vm) ?? null);
+  }
+
+  get hasPaused(): boolean {
+    return this.#paused.size > 0;
+  }
+
+  /** VMs that stand somewhere. */
+  paused(): Set<VmId> {
+    return new Set([...this.#paused.values()].flatMap((vms) => [...vms.keys()]));
+  }
+
+  #notePaused(host: HostId, vms: readonly RunningVm[], nowMs: number): void {
+    const before = this.#paused.get(host);
+    const paused = vms.filter(({ state }) => state === 'paused');
+    if (paused.length === 0) this.#paused.delete(host);
+    else this.#paused.set(host, new Map(paused.map(({ vm }) => [vm, before?.get(vm) ?? nowMs])));
+    for (const vm of before?.keys() ?? []) this.#touched?.add(vm);
   }
 
   /** VMs of which `runsOn` may answer otherwise than when this was last asked; null: any of them may. */
@@ -228,6 +258,7 @@ export class Membership {
 
   #dropList(host: HostId): void {
     this.#restarted.add(host);
+    this.#paused.delete(host);
     this.#report(host, [], this.#members.get(host)?.list?.vms ?? []);
   }
 

@@ -3,8 +3,10 @@
 
 import type { ErrorCode } from '../model/errors.ts';
 import type { Epoch, HostId, Term, VmId } from '../model/ids.ts';
+import type { ProtectionState } from '../model/protection.ts';
 import type { RestartPriority } from '../model/vm.ts';
 import type { RunningVm } from './api.ts';
+import type { SeenVm } from './sight.ts';
 
 export type Role = 'election' | 'agent' | 'master';
 export type HostKind = 'full' | 'witness';
@@ -33,6 +35,8 @@ export interface VmList {
   readonly instance: string;
   readonly version: number;
   readonly vms: readonly RunningVm[];
+  /** Hosts of the storage network that the sender reaches, itself included. */
+  readonly reaches: readonly HostId[];
 }
 
 /** `ha.protect`, request to the master; the answer only says that it has been noted. */
@@ -63,6 +67,44 @@ export interface StartOrder {
 
 export interface StartAnswer {
   readonly epoch: Epoch;
+}
+
+/** `ha.outlook`, request of the master: what is new of the VMs that the receiver reaches. `ha.news`, one way, says
+ * that there is something. */
+export interface OutlookQuestion {
+  /** Whose answer the last one was, and its version; null, 0: there was none. */
+  readonly instance: string | null;
+  readonly since: number;
+}
+
+export interface OutlookAnswer {
+  readonly instance: string;
+  readonly version: number;
+  readonly vms: readonly ToldVm[];
+  /** They are not reached any more. */
+  readonly gone: readonly VmId[];
+  /** There are no such VMs. */
+  readonly removed: readonly VmId[];
+  /** There is more than goes into one answer. */
+  readonly isMore: boolean;
+}
+
+export interface ToldVm extends SeenVm {
+  readonly vm: VmId;
+  /** Of the namespace record. */
+  readonly revision: number;
+  readonly state: ProtectionState | null;
+}
+
+/** `ha.lockStatus`, request of the master: the answer is the storage's. */
+export interface LockQuestion {
+  readonly vm: VmId;
+}
+
+/** `ha.setProtection`, request of the master: the generic SET in its place. */
+export interface SetOrder {
+  readonly vm: VmId;
+  readonly state: ProtectionState;
 }
 
 /** Codes after which nobody knows whether the order was carried out. */

@@ -6,11 +6,10 @@
 
 import type { HostId, VmId } from '../model/ids.ts';
 import type { ProtectionState } from '../model/protection.ts';
-import type { Storage } from '../storage/api.ts';
 import type { Candidate } from './failover-entry.ts';
 import { haLimits } from './limits.ts';
 import type { Membership } from './membership.ts';
-import type { ProtectionView } from './protection-view.ts';
+import type { Sight } from './sight.ts';
 
 interface Comparison {
   readonly candidates: readonly Candidate[];
@@ -18,32 +17,32 @@ interface Comparison {
 
 export class Monitor {
   readonly #self: HostId;
-  readonly #storage: Storage;
+  readonly #sight: Sight;
   readonly #membership: Membership;
-  readonly #view: ProtectionView;
   readonly #known = new Map<VmId, ProtectionState>();
   /** Protected, and nobody reports it. */
   #missing = new Set<VmId>();
   /** Read since the last comparison. */
   #read = new Set<VmId>();
+  /** Paused VMs whose objects others reach, and since when. */
+  #reached = new Map<VmId, number>();
   #comparedAllAtMs = Number.NEGATIVE_INFINITY;
+  #watchedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: {
     readonly self: HostId;
-    readonly storage: Storage;
+    readonly sight: Sight;
     readonly membership: Membership;
-    readonly view: ProtectionView;
   }) {
     this.#self = options.self;
-    this.#storage = options.storage;
+    this.#sight = options.sight;
     this.#membership = options.membership;
-    this.#view = options.view;
   }
 
   /** The generic GET, of all or of these VMs, merged into what is known; returns the number of its
    * values. */
   get(vms: readonly VmId[] | null = null): number {
-    const states = vms === null ? this.#view.all() : this.#view.of(vms);
+    const states = this.#sight.states(vms);
     for (const vm of vms ?? states.keys()) {
       const state = states.get(vm);
       if (state === undefined) continue;
@@ -58,8 +57,8 @@ export class Monitor {
     const candidates: Candidate[] = [];
     for (const vm of this.#missing) {
       const state = this.#known.get(vm) as ProtectionState;
-      const view = this.#storage.vm(vm);
-      if (view === null || view.lifecycle !== 'ready') {
+      const view = this.#sight.vm(vm);
+      if (view === null) {
         this.#missing.delete(vm);
         this.#known.delete(vm); // removed; should it come back, so does its metadata
         continue;
@@ -72,6 +71,7 @@ export class Monitor {
   }
 
   #findMissing(nowMs: number): void {
+    this.#watchPaused(nowMs);
     const touched = this.#membership.takeTouched();
     const isFull = nowMs - this.#comparedAllAtMs >= haLimits.slowLookMs;
     if (touched === null || isFull) {
@@ -85,15 +85,48 @@ export class Monitor {
     this.#read = new Set();
   }
 
+  /** Finds those whose hosts do not reach their objects and, as it seems, will not soon: others have reached
+   * them for a while, and they still stand. */
+  #watchPaused(nowMs: number): void {
+    if (nowMs - this.#watchedAtMs < haLimits.outlookMs) return;
+    this.#watchedAtMs = nowMs;
+    const before = this.#reached;
+    const paused = [...this.#membership.paused()];
+    if (paused.length === 0 && before.size === 0) return;
+    const access = this.#sight.accessibility(paused);
+    const reached = paused.filter((vm) => access.get(vm)?.accessible === true);
+    this.#reached = new Map(reached.map((vm) => [vm, before.get(vm) ?? nowMs]));
+    for (const vm of [...before.keys(), ...reached]) this.#read.add(vm);
+  }
+
+  /** Since when it stands on a host that is cut off from it; null: it is not. */
+  #cutOffSince(vm: VmId): number | null {
+    const reachedMs = this.#watchedAtMs - (this.#reached.get(vm) ?? this.#watchedAtMs);
+    return reachedMs < haLimits.cutOffGraceMs ? null : this.#membership.pausedSince(vm);
+  }
+
   #look(vm: VmId): void {
-    const isMissing =
-      this.#known.get(vm)?.protected === true && this.#membership.runsOn(vm) === null;
+    const isGone = this.#membership.runsOn(vm) === null || this.#cutOffSince(vm) !== null;
+    const isMissing = this.#known.get(vm)?.protected === true && isGone;
     if (isMissing) this.#missing.add(vm);
     else this.#missing.delete(vm);
   }
 
   /** Where it was, and when there was the last sign of it. */
   #past(
+    vm: VmId,
+    holder: HostId | null,
+    nowMs: number,
+  ): Pick<Candidate, 'from' | 'failedAtMs' | 'prefer' | 'isCutOff'> {
+    const cutOffMs = this.#cutOffSince(vm);
+    if (cutOffMs !== null) {
+      const from = this.#membership.runsOn(vm);
+      return { from, failedAtMs: cutOffMs, prefer: null, isCutOff: true };
+    }
+    return { ...this.#lastSign(vm, holder, nowMs), isCutOff: false };
+  }
+
+  #lastSign(
     vm: VmId,
     holder: HostId | null,
     nowMs: number,

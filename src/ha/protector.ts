@@ -5,14 +5,14 @@
 
 import { asHoldfastError } from '../model/errors.ts';
 import type { HostId, VmId } from '../model/ids.ts';
-import { haService, type ProtectionState, protectionKey } from '../model/protection.ts';
+import type { ProtectionState } from '../model/protection.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
-import type { Storage } from '../storage/api.ts';
 import { haLimits } from './limits.ts';
 import type { ProtectReport, UnprotectReport } from './messages.ts';
+import type { Sight } from './sight.ts';
 
 interface Pending {
   readonly report: ProtectReport;
@@ -24,7 +24,7 @@ interface Pending {
 }
 
 export class Protector {
-  readonly #storage: Storage;
+  readonly #sight: Pick<Sight, 'protect'>;
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #log: Log;
@@ -35,14 +35,14 @@ export class Protector {
   #closed = false;
 
   constructor(options: {
-    readonly storage: Storage;
+    readonly sight: Pick<Sight, 'protect'>;
     readonly clock: Clock;
     readonly random: Random;
     readonly log: Log;
     readonly probe: Probe;
     readonly onSettled: () => void;
   }) {
-    this.#storage = options.storage;
+    this.#sight = options.sight;
     this.#clock = options.clock;
     this.#random = options.random;
     this.#log = options.log;
@@ -101,8 +101,7 @@ export class Protector {
     pending.inFlight = true;
     let problem = null;
     try {
-      const condition = { heldAtEpoch: epoch };
-      await this.#storage.setMetadata(vm, haService, protectionKey, { ...value }, condition);
+      await this.#sight.protect(vm, value);
       this.#probe.reached({ at: 'protection.set', vm, protected: true, epoch });
     } catch (error) {
       problem = asHoldfastError(error);

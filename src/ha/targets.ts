@@ -37,9 +37,9 @@ export class Targets {
     this.#storage = options.storage;
   }
 
-  /** Hosts on both networks; where `master` is given only those that follow it. */
+  /** Hosts on both networks. Where `master` is given, those that follow it instead: they are asked what they reach. */
   list(nowMs: number, master: HostId | null = null): Target[] {
-    const reachable = new Set(this.#storage.reachableHosts());
+    const reachable = new Set(master === null ? this.#storage.reachableHosts() : []);
     const targets: Target[] = [];
     if (this.#kind === 'full') {
       targets.push(targetOf(this.#self, this.#runner.capacity(), this.#runner.running()));
@@ -48,7 +48,7 @@ export class Targets {
     for (const { host, condition, beat, list } of this.#membership.members()) {
       if (condition !== 'linked' || beat?.kind !== 'full' || list === null) continue;
       for (const { vm } of list.vms) reported.add(vm);
-      if (!reachable.has(host) || (master !== null && beat.master !== master)) continue;
+      if (master === null ? !reachable.has(host) : beat.master !== master) continue;
       targets.push(targetOf(host, beat, list.vms));
     }
     for (const [vm, { untilMs }] of this.#placed) {

@@ -1,5 +1,5 @@
-// What this host says of itself to the others: heartbeats, and the list of its VMs whenever that
-// changed, though not more often than each 100 ms.
+// What this host says of itself to the others: heartbeats, and the list of its VMs and of the hosts whose storage it
+// reaches whenever that changed, though not more often than each 100 ms.
 
 import type { HostId } from '../model/ids.ts';
 import type { Peer } from '../peer/peer.ts';
@@ -15,6 +15,7 @@ export class Voice {
   readonly #runner: VmRunner;
   readonly #instance: string;
   #sent: VmList;
+  #reaches: readonly HostId[] = [];
   #isListDue = false;
   #listSentAtMs = Number.NEGATIVE_INFINITY;
 
@@ -28,7 +29,7 @@ export class Voice {
     this.#membership = options.membership;
     this.#runner = options.runner;
     this.#instance = options.instance;
-    this.#sent = { instance: options.instance, version: 0, vms: [] };
+    this.#sent = { instance: options.instance, version: 0, vms: [], reaches: [] };
   }
 
   /** To those that this host hears it says another thing than to the others: two bodies at most. */
@@ -67,6 +68,13 @@ export class Voice {
     this.#isListDue = true;
   }
 
+  /** Hosts of the storage network that this one reaches now. */
+  reaches(hosts: readonly HostId[]): void {
+    if (hosts.join() === this.#reaches.join()) return;
+    this.#reaches = hosts;
+    this.#isListDue = true;
+  }
+
   nextListMs(): number {
     return this.#isListDue ? this.#listSentAtMs + haLimits.listPauseMs : Number.POSITIVE_INFINITY;
   }
@@ -77,14 +85,15 @@ export class Voice {
     this.#isListDue = false;
     this.#listSentAtMs = nowMs;
     const version = this.#sent.version + 1;
-    this.#sent = { instance: this.#instance, version, vms: this.#runner.running() };
+    const vms = this.#runner.running();
+    this.#sent = { instance: this.#instance, version, vms, reaches: this.#reaches };
     this.sendList([...this.#membership.hosts()]);
   }
 
   sendList(to: readonly HostId[]): void {
     const connected = to.filter((host) => this.#peer.isConnected(host));
-    const { instance, version, vms } = this.#sent;
-    const list = { instance, version, vms: vms.map((vm) => ({ ...vm })) };
+    const { vms, ...rest } = this.#sent;
+    const list = { ...rest, vms: vms.map((vm) => ({ ...vm })) };
     this.#peer.sendAll(connected, 'ha.vms', list);
   }
 }

@@ -15,6 +15,9 @@ export interface Voter {
   readonly joined: number;
 }
 
+/** Of the voters with which an object is made; whoever joins later has a greater number. */
+export const joinedAtCreation = 1;
+
 /** A piece of a disk object's data on one host. */
 export interface Component {
   readonly id: ComponentId;

@@ -75,6 +75,8 @@ export function createLocks(options: {
   const self = peer.self;
   const busy = new Set<VmId>();
   const repairing = new Set<VmId>();
+  /** Releases that are under way: whoever wants the lock here has it after them. */
+  const releasing = new Map<VmId, Promise<void>>();
   /** What still has to be written when a lock is released late. */
   const releases = new Map<VmId, { epoch: Epoch; protection: JsonValue | undefined }>();
   /** Locks to be adopted as soon as the directory knows the VM. */
@@ -208,6 +210,7 @@ export function createLocks(options: {
     change: (record: NamespaceRecord) => NamespaceRecord = assertReady,
   ): Promise<Epoch> {
     if (wanted.use !== 'repair') await yieldHere(vm);
+    await releasing.get(vm);
     if (holder.isHeld(vm)) {
       throw new HoldfastError(
         'already-running',
@@ -301,8 +304,13 @@ export function createLocks(options: {
       throw new HoldfastError('inaccessible', `VM ${vm} is not known on ${self} at present`);
     }
     busy.add(vm);
+    const ending = release(vm, epoch, protection);
+    releasing.set(
+      vm,
+      ending.catch(() => undefined),
+    );
     try {
-      await release(vm, epoch, protection);
+      await ending;
       probe.reached({ at: 'lock.released', vm, epoch });
       const state = readProtection(protection);
       if (state !== null) {
@@ -316,6 +324,7 @@ export function createLocks(options: {
       else throw error;
     } finally {
       busy.delete(vm);
+      releasing.delete(vm);
     }
   }
 

@@ -40,6 +40,7 @@ interface FakeVm {
   protection: JsonValue | undefined;
   /** Hosts that can not reach all its objects. */
   readonly hiddenFrom: Set<HostId>;
+  revision: number;
 }
 
 interface Watcher {
@@ -103,6 +104,7 @@ export class FakeRunner implements VmRunner {
       }
       fake.holder = this.host;
       fake.epoch += 1;
+      fake.revision += 1;
       const at = epoch(fake.epoch);
       this.#set({ ...this.#row(fake, at), state: 'starting' });
       await this.#cluster.sleep(this.startDelayMs / 2);
@@ -123,6 +125,7 @@ export class FakeRunner implements VmRunner {
     const fake = this.#cluster.vm(vm);
     this.#cluster.hosts.get(this.host)?.ha.poweredOff(vm, epoch(fake.epoch));
     fake.holder = null;
+    fake.revision += 1;
     fake.protection = {
       protected: false,
       epoch: fake.epoch,
@@ -140,6 +143,12 @@ export class FakeRunner implements VmRunner {
     const fake = this.#cluster.vm(vm);
     if (this.vms.delete(vm)) fake.holder = null;
     this.changed();
+  }
+
+  /** The guest stands for want of a lease, or goes on. */
+  stands(vm: VmId, isPaused: boolean): void {
+    const row = this.vms.get(vm);
+    if (row !== undefined) this.#set({ ...row, state: isPaused ? 'paused' : 'running' });
   }
 
   running = (): RunningVm[] => [...this.vms.values()];
@@ -264,6 +273,7 @@ export class HaCluster {
       epoch: 0,
       protection: undefined,
       hiddenFrom: new Set(),
+      revision: 1,
     });
     return vm;
   }
@@ -381,7 +391,7 @@ export class HaCluster {
       accessible,
       dataHosts,
       detached,
-      revision: 1,
+      revision: fake.revision,
     };
   }
 
@@ -397,6 +407,7 @@ export class HaCluster {
       throw new HoldfastError('conflict', `${vm} is not held at epoch ${at}`);
     }
     fake.protection = value;
+    fake.revision += 1;
     this.notifyMetadata(vm);
   }
 

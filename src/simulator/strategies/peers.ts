@@ -17,6 +17,7 @@ import { ProtectionAgent } from '../../ha/protection-agent.ts';
 import { ProtectionView } from '../../ha/protection-view.ts';
 import { Protector } from '../../ha/protector.ts';
 import { Recoveries } from '../../ha/recoveries.ts';
+import { ownSight } from '../../ha/sight.ts';
 import { Targets } from '../../ha/targets.ts';
 import { Voice } from '../../ha/voice.ts';
 import type { EventType } from '../../model/events.ts';
@@ -64,9 +65,10 @@ class PeersHa implements Ha {
     this.#targets = new Targets({ self, kind, membership, runner, storage });
     this.#view = new ProtectionView(storage, clock);
     const running = () => runner.running();
-    this.#monitor = new Monitor({ self, storage, membership, view: this.#view });
+    const sight = ownSight(storage, this.#view);
+    this.#monitor = new Monitor({ self, sight, membership });
     const onSettled = () => this.#poke();
-    this.#protector = new Protector({ storage, clock, random, log, probe, onSettled });
+    this.#protector = new Protector({ sight, clock, random, log, probe, onSettled });
     this.#protection = new ProtectionAgent(
       {
         running,

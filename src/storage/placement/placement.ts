@@ -13,7 +13,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import { componentId, type HostId, type ObjectId, type StoreId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import { hostsNeeded, type StoragePolicy } from '../../model/policy.ts';
-import type { Blueprint, Voter } from '../../model/record.ts';
+import { type Blueprint, joinedAtCreation, type Voter } from '../../model/record.ts';
 import { devicesAt, type Offer, offerOf, type PlacementHost, type Wish } from './offers.ts';
 
 export type { PlacementDevice, PlacementHost } from './offers.ts';
@@ -202,7 +202,10 @@ function noRoom(
 export function placedOn(data: readonly Offer[], witnesses: readonly PlacementHost[]): Placed {
   return {
     dataHosts: data,
-    voters: [...data, ...witnesses].map(({ host, store }) => ({ host, store, joined: 1 })),
+    voters: [...data, ...witnesses].map(({ host, store }) => ({
+      ...{ host, store },
+      joined: joinedAtCreation,
+    })),
   };
 }
 

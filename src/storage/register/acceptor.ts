@@ -6,11 +6,13 @@ import { type Ballot, compareBallots, formatBallot } from '../../model/ballot.ts
 import { HoldfastError } from '../../model/errors.ts';
 import type { HostId, ObjectId, StoreId } from '../../model/ids.ts';
 import {
+  joinedAtCreation,
   type Lock,
   type ObjectRecord,
   sameVoter,
   type Voter,
   type Voting,
+  votersOf,
   votingOf,
 } from '../../model/record.ts';
 import type { Log, LogFields } from '../../ports/log.ts';
@@ -450,10 +452,9 @@ function acceptedNext(
   return changedFrom(accepted, proposal);
 }
 
-/** Whether it becomes a voter by the change of voters that is under way. */
-function joins(voter: Voter, { voters, nextVoters }: Voting): boolean {
-  const isIn = (group: readonly Voter[]) => group.some((other) => sameVoter(other, voter));
-  return nextVoters !== undefined && isIn(nextVoters) && !isIn(voters);
+/** Whether it becomes, or became, a voter by a change of the voters: by that alone it has no state. */
+function joins(voter: Voter, voting: Voting): boolean {
+  return voter.joined > joinedAtCreation && votersOf(voting).some((one) => sameVoter(one, voter));
 }
 
 export function lockOf(record: ObjectRecord | null): Lock | null {

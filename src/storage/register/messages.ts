@@ -20,8 +20,8 @@ export interface PrepareRequest {
   readonly ballot: Ballot;
   /** Makes the acceptor's (empty) state where there is none: only for a new object. */
   readonly create: boolean;
-  /** All voters, kept by an empty state, so that it can clean itself up. One that is about to join makes
-   * its state in any case. */
+  /** All voters, kept by an empty state, so that it can clean itself up. One that joins makes its state in
+   * any case. */
   readonly voting: Voting;
 }
 
