@@ -6,6 +6,7 @@
 import { type Static, type TObject, type TProperties, Type } from 'typebox';
 import { deviceClasses } from '../model/device.ts';
 import { limits } from '../model/limits.ts';
+import { diskFormats } from '../model/path-disk.ts';
 
 /** The replies as a reader may use them. */
 export type DeepReadonly<T> = T extends readonly (infer Item)[]
@@ -120,6 +121,21 @@ export const ObjectHosts = Type.Record(Type.String(), HostNames, {
   description: 'a list of hosts for each object named: `namespace`, `disk0` and so on',
 });
 
+const DiskBytes = Type.Integer({
+  minimum: limits.minDiskBytes,
+  maximum: limits.maxDiskBytes,
+  multipleOf: limits.blockBytes,
+  description: `a whole number of bytes, a multiple of ${limits.blockBytes}, from ${limits.minDiskBytes} (1 MiB) to ${limits.maxDiskBytes} (62 TiB)`,
+});
+
+export const DiskPath = Type.String({
+  minLength: 1,
+  maxLength: limits.maxPathLength,
+  description: `an absolute path of at most ${limits.maxPathLength} characters`,
+});
+
+export const Format = Type.Enum([...diskFormats], { description: diskFormats.join(' or ') });
+
 export const VmRequestSchema = closed({
   name: Name,
   cpus: Type.Optional(Cpus),
@@ -130,14 +146,11 @@ export const VmRequestSchema = closed({
   }),
   disks: Type.Array(
     closed({
-      sizeBytes: Type.Integer({
-        minimum: limits.minDiskBytes,
-        maximum: limits.maxDiskBytes,
-        multipleOf: limits.blockBytes,
-        description: `a whole number of bytes, a multiple of ${limits.blockBytes}, from ${limits.minDiskBytes} (1 MiB) to ${limits.maxDiskBytes} (62 TiB)`,
-      }),
+      sizeBytes: Type.Optional(DiskBytes),
       policy: Type.Optional(Policy),
       required: Type.Optional(Protected),
+      path: Type.Optional(DiskPath),
+      format: Type.Optional(Format),
     }),
     {
       minItems: 1,
@@ -202,12 +215,15 @@ const VmSpecSchema = closed({
   memoryBytes: Type.Integer(),
   boot: Type.String(),
   disks: Type.Array(
-    closed({
-      name: Type.String(),
-      sizeBytes: Type.Integer(),
-      policy: StoragePolicy,
-      required: Type.Optional(Type.Boolean()),
-    }),
+    Type.Union([
+      closed({
+        name: Type.String(),
+        sizeBytes: Type.Integer(),
+        policy: StoragePolicy,
+        required: Type.Optional(Type.Boolean()),
+      }),
+      closed({ name: Type.String(), path: Type.String(), format: Format }),
+    ]),
   ),
   protected: Type.Boolean(),
   ...haRules,

@@ -4,6 +4,7 @@
 import { InvalidArgumentError } from '@commander-js/extra-typings';
 import { namePattern } from '../api/schemas.ts';
 import { limits } from '../model/limits.ts';
+import { type DiskFormat, diskFormats, isPlainPath } from '../model/path-disk.ts';
 import { formatSize, parseSize, sizeSyntax } from '../model/quantities.ts';
 
 export function memorySize(text: string): number {
@@ -11,13 +12,33 @@ export function memorySize(text: string): number {
 }
 
 export interface DiskArgument {
-  readonly sizeBytes: number;
+  readonly sizeBytes?: number;
   readonly policy?: string;
   readonly required?: boolean;
+  readonly path?: string;
+  readonly format?: DiskFormat;
 }
 
-/** `SIZE[,policy=NAME][,required=yes|no]`, once for each disk. */
+/** `SIZE[,policy=NAME][,required=yes|no]` or `path=PATH[,format=FORMAT]`, once for each disk. */
 export function diskArguments(text: string, earlier: readonly DiskArgument[] = []): DiskArgument[] {
+  return [...earlier, text.startsWith('path=') ? pathArgument(text) : objectArgument(text)];
+}
+
+/** A path may have commas, so only a format at the very end is none of it. */
+function pathArgument(text: string): DiskArgument {
+  const [, path = '', named] = /^path=(.*?)(?:,format=([^,/]*))?$/su.exec(text) ?? [];
+  if (!isPlainPath(path)) {
+    throw new InvalidArgumentError(
+      `Expected an absolute path of at most ${limits.maxPathLength} characters without \`.\`, \`..\`, empty steps and control characters.`,
+    );
+  }
+  if (named === undefined) return { path };
+  const format = diskFormats.find((one) => one === named);
+  if (format !== undefined) return { path, format };
+  throw new InvalidArgumentError(`Expected the format ${diskFormats.join(' or ')}.`);
+}
+
+function objectArgument(text: string): DiskArgument {
   const [sizeText = '', ...settings] = text.split(',');
   const sizeBytes = size(sizeText, limits.minDiskBytes, limits.maxDiskBytes);
   if (sizeBytes % limits.blockBytes !== 0) {
@@ -34,7 +55,7 @@ export function diskArguments(text: string, earlier: readonly DiskArgument[] = [
       );
     }
   }
-  return [...earlier, disk];
+  return disk;
 }
 
 export function yesOrNo(text: string): boolean {

@@ -106,7 +106,9 @@ export function vmTable(io: Io, vms: readonly VmReply[]): string {
       vm.ready ? 'yes' : 'no',
       protectionText(io, vm),
       roundSize(vm.spec.memoryBytes),
-      vm.spec.disks.map((disk) => roundSize(disk.sizeBytes)).join(' + '),
+      vm.spec.disks
+        .map((disk) => ('path' in disk ? disk.path : roundSize(disk.sizeBytes)))
+        .join(' + '),
       vm.note ?? '',
     ]),
   );
@@ -182,7 +184,11 @@ export function vmText(io: Io, vm: VmDetailReply): string {
       object.accessible.accessible ? 'accessible' : io.style('red', object.accessible.text),
     ]),
   );
-  return `${overview}\n${objects}`;
+  const onPaths = spec.disks.flatMap((disk) =>
+    'path' in disk ? [[disk.name, disk.path, disk.format]] : [],
+  );
+  if (onPaths.length === 0) return `${overview}\n${objects}`;
+  return `${overview}\n${objects}\n${columns(io, ['DISK', 'PATH', 'FORMAT'], onPaths)}`;
 }
 
 export function eventLine(io: Io, event: EventReply): string {

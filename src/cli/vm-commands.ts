@@ -88,26 +88,29 @@ export function vmCommands(open: OpenSession): Command {
     });
 
   vm.command('remove')
-    .description('remove a VM that is switched off, with its disks')
+    .description('remove a VM that is switched off, with its disk objects')
     .argument('<name>', 'name or id of the VM')
     .action(async (name, _options, command) => {
       const session = open(command);
       const client = await session.client();
+      const { spec } = await client.vm(name);
       await session.during(`removing ${name}`, client.removeVm(name));
-      session.print({ removed: name }, () => `${name} is removed.\n`);
+      const kept = spec.disks.flatMap((disk) => ('path' in disk ? [disk.path] : []));
+      const rest = kept.length === 0 ? '' : ` ${kept.join(' and ')} stays as it is.`;
+      session.print({ removed: name }, () => `${name} is removed.${rest}\n`);
     });
   return vm;
 }
 
 function addCreate(vm: Command, open: OpenSession): void {
   vm.command('create')
-    .description('make a VM with empty disks; it stays switched off')
+    .description('make a VM, with empty disks or those at a path; it stays switched off')
     .argument('[name]', 'its name: lower-case letters, digits, hyphens', vmName)
     .option('-f, --file <file>', 'take the VM from this YAML file (`-`: standard input)')
     .option('--memory <size>', 'such as 96MiB', memorySize)
     .option(
       '--disk <disk>',
-      'such as 256MiB or 1GiB,policy=single,required=no; again for each further disk',
+      'such as 256MiB or 1GiB,policy=single,required=no; or what lies on storage that all hosts see: path=/mnt/nfs/web.qcow2, path=/dev/vg/web,format=raw; again for each further disk',
       diskArguments,
     )
     .option('--cpus <number>', 'virtual processors', wholeNumber(1, limits.maxCpus))

@@ -7,6 +7,8 @@ import { compileCheck, formatPath, type Problem } from '../api/problems.ts';
 import {
   Boot,
   Cpus,
+  DiskPath,
+  Format,
   HostNames,
   haRules,
   Name,
@@ -30,12 +32,14 @@ const VmFileSchema = closed({
   memory: Size,
   disks: Type.Array(
     closed({
-      size: Size,
+      size: Type.Optional(Size),
       policy: Type.Optional(Policy),
       required: Type.Optional(Protected),
+      path: Type.Optional(DiskPath),
+      format: Type.Optional(Format),
     }),
     {
-      description: 'a list of disks, each with a `size`',
+      description: 'a list of disks, each with a `size` or a `path`',
     },
   ),
   policy: Type.Optional(Policy),
@@ -79,10 +83,14 @@ export function readVmFile(text: string, file: string, name: string | undefined)
   const request = {
     ...rest,
     memoryBytes: sizeOf(memory, ['memory']),
-    disks: disks.map(({ size, ...disk }, index) => ({
-      ...disk,
-      sizeBytes: sizeOf(size, ['disks', String(index), 'size']),
-    })),
+    disks: disks.map(({ size, ...disk }, index) => {
+      const path = ['disks', String(index)];
+      if ((size === undefined) === (disk.path === undefined)) {
+        const text = `\`${formatPath(path)}\`: expected either a \`size\`, for a new disk, or the \`path\` of one that is there`;
+        throw wrong(file, lineOf(path), text);
+      }
+      return size === undefined ? disk : { ...disk, sizeBytes: sizeOf(size, [...path, 'size']) };
+    }),
   };
   failOn(checkRequest(request), (path) =>
     path.map((step) => ({ memoryBytes: 'memory', sizeBytes: 'size' })[step] ?? step),

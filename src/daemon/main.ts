@@ -143,6 +143,7 @@ async function openGuests(config: HostConfig, clock: Clock, log: Log): Promise<G
   const { cpus, memoryBytes } = config.capacity;
   const { accelerator } = config.hypervisor;
   return createQemuDriver({
+    host: config.name,
     runDir: config.runDir,
     guardPath: join(import.meta.dirname, '..', 'qemu', 'guard'),
     clock,

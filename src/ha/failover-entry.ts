@@ -113,6 +113,8 @@ export class Entry {
   question = 0;
   /** Room of each target that was of no use, when it was: only more room makes it worth a try. */
   readonly tried = new Map<HostId, number>();
+  /** Why a target could not use a path of its disks; null: none of those `tried` was refused for that. */
+  unseen: string | null = null;
   reach: { readonly atMs: number; readonly hosts: ReadonlySet<HostId> } | null = null;
   /** The list that was told last, and the whole of what was said. */
   #list = 'missing';

@@ -321,6 +321,17 @@ describe('a start that fails', () => {
     expect(it.go().reachAnswer().take('start')).toMatchObject([{ host: 'h1' }]);
   });
 
+  test('for a path that the host does not see -> elsewhere at once; there only after a pause', () => {
+    const it = started();
+    it.rooms = [room('h1', 8193), room('h2')]; // more room than before is no reason
+    it.startAnswer('path-unusable').reachAnswer();
+    expect(it.todo).toMatchObject([{ kind: 'start', host: 'h2' }]);
+    it.startAnswer('path-unusable');
+    expect(it.waits()).toEqual(['v retry: says path-unusable']);
+    expect(it.go(haLimits.retryMinMs / 2 - 1).todo).toEqual([]);
+    expect(it.go(haLimits.retryMinMs).reachAnswer().take('start')).toHaveLength(1);
+  });
+
   test('for the lock -> waits for the lock, then asks', () => {
     const it = started().startAnswer('lock-held');
     expect(it.waits()).toEqual(['v lock: says lock-held']);
@@ -430,6 +441,7 @@ test('property: each candidate is in one stage, no VM has two starts, and in the
     'not-protected',
     'already-running',
     'inaccessible',
+    'path-unusable',
     'guest-failed',
     'timeout',
     'unreachable',

@@ -149,6 +149,7 @@ export class Failover {
     this.#note(entry, 'failed', nowMs, `${entry.name} could not be started on ${host}: ${text}.`);
     const access = this.#access(vm);
     if (code === 'no-capacity') this.#refused(entry, text, nowMs);
+    else if (code === 'path-unusable') this.#unseen(entry, text, nowMs);
     else if (code === 'lock-held') {
       entry.lockFree = false;
       entry.askAtMs = nowMs + haLimits.retryMinMs;
@@ -389,6 +390,12 @@ export class Failover {
   }
 
   #noRoom(entry: Entry, rooms: readonly Room[], nowMs: number): void {
+    const { unseen } = entry;
+    if (unseen !== null) {
+      entry.unseen = null;
+      entry.tried.clear();
+      return this.#retryLater(entry, unseen, nowMs);
+    }
     for (const room of rooms) entry.tried.set(room.host, room.freeMemoryBytes);
     const { memoryBytes, cpus, affinity } = entry.candidate;
     const processors = cpus === 1 ? '1 processor' : `${cpus} processors`;
@@ -404,6 +411,14 @@ export class Failover {
     const room = this.#rooms().find((it) => it.host === entry.target);
     if (room !== undefined) entry.tried.set(room.host, room.freeMemoryBytes);
     entry.target = null;
+  }
+
+  /** Its disk lies on storage that the target does not see: the others are tried before the target is again. */
+  #unseen(entry: Entry, text: string, nowMs: number): void {
+    entry.unseen = text;
+    if (entry.target !== null) entry.tried.set(entry.target, Number.POSITIVE_INFINITY); // no room helps
+    entry.target = null;
+    this.#wait(entry, 'retry', text, nowMs, nowMs);
   }
 
   #rooms(): Room[] {

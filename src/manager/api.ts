@@ -7,6 +7,7 @@ import type { ErrorCode } from '../model/errors.ts';
 import type { ClusterEvent } from '../model/events.ts';
 import type { HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
+import type { DiskFormat } from '../model/path-disk.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { ProtectionStatus } from '../model/protection.ts';
 import type { VmRecovery } from '../model/recovery.ts';
@@ -62,17 +63,22 @@ export interface ClusterStatus {
   readonly waiting: readonly Waiting[];
 }
 
+/** A new object (`sizeBytes`), or what lies at `path` on each host. */
+export interface DiskRequest {
+  readonly sizeBytes?: number;
+  readonly policy?: string | StoragePolicy;
+  readonly required?: boolean;
+  readonly path?: string;
+  readonly format?: DiskFormat;
+}
+
 /** What a user asks for, and where its objects shall be; names of the policies are resolved against
  * the cluster's policies. */
 export interface VmRequest extends VmPlacement, Partial<HaRules> {
   readonly name: string;
   readonly cpus?: number;
   readonly memoryBytes: number;
-  readonly disks: readonly {
-    readonly sizeBytes: number;
-    readonly policy?: string | StoragePolicy;
-    readonly required?: boolean;
-  }[];
+  readonly disks: readonly DiskRequest[];
   readonly policy?: string | StoragePolicy;
   readonly boot?: string;
   readonly protected?: boolean;

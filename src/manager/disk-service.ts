@@ -5,6 +5,7 @@
 
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import type { Epoch, HostId, VmId } from '../model/ids.ts';
+import { objectDisks } from '../model/vm.ts';
 import type { Log } from '../ports/log.ts';
 import type { OpenDisks, Storage, VmView } from '../storage/api.ts';
 
@@ -93,9 +94,10 @@ export function createDiskServices(options: {
   async function serve(view: VmView, request: DiskServiceRequest): Promise<DiskService> {
     const { disk, socket, readOnly } = request;
     const { vm, name } = view;
-    const spec = view.spec.disks.find((one) => one.name === disk);
+    const disks = objectDisks(view.spec.disks);
+    const spec = disks.find((one) => one.name === disk);
     if (spec === undefined) {
-      const names = view.spec.disks.map((one) => one.name).join(', ');
+      const names = disks.map((one) => one.name).join(', ');
       throw new HoldfastError(
         'unknown-object',
         `VM ${name} has no disk "${disk}"; it has ${names}`,

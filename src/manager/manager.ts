@@ -5,9 +5,9 @@ import type { Ha, HaHostView, RunningVm } from '../ha/api.ts';
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import { type HostId, objectId, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
-import { limits, type Timings } from '../model/limits.ts';
+import type { Timings } from '../model/limits.ts';
 import { policyText, type StoragePolicy } from '../model/policy.ts';
-import { type DiskSpec, type PowerState, rulesOf, type VmSpec } from '../model/vm.ts';
+import type { PowerState, VmSpec } from '../model/vm.ts';
 import type { Peer, Reply } from '../peer/peer.ts';
 import type {
   Accessibility,
@@ -30,6 +30,7 @@ import type { DiskService, DiskServiceRequest, DiskServices } from './disk-servi
 import type { EventLog } from './event-log.ts';
 import type { Runner } from './runner.ts';
 import { createVmMetadata } from './vm-metadata.ts';
+import { assertObjectDisk, assertPathsFree, toSpec } from './vm-spec.ts';
 
 const startTimeoutMs = 60_000;
 
@@ -249,6 +250,7 @@ export function createManager(options: {
 
   async function serveDisk(nameOrId: string, request: DiskServiceRequest): Promise<DiskService> {
     const view = find(nameOrId);
+    assertObjectDisk(view, request.disk);
     const at = running(view.vm);
     if (at !== null) {
       throw new HoldfastError(
@@ -339,6 +341,7 @@ export function createManager(options: {
   async function createVm(request: VmRequest): Promise<VmInfo> {
     const spec = await toSpec(request, options.policies);
     assertPossible(spec);
+    assertPathsFree(spec, storage.vms());
     const vm = await storage.createVm(spec, request);
     events.emit('vm.created', `VM ${spec.name} was made`, { vm, name: spec.name });
     return again(vm);
@@ -350,6 +353,7 @@ export function createManager(options: {
     wanted: string | StoragePolicy,
   ): Promise<ObjectInfo> {
     const view = find(nameOrId);
+    assertObjectDisk(view, disk);
     const policy = await options.policies.resolve('policy', wanted);
     await storage.setDiskPolicy(view.vm, disk, policy);
     events.emit(
@@ -380,6 +384,7 @@ export function createManager(options: {
     ...createVmMetadata(storage, find),
     async setRequired(nameOrId, disk, required) {
       const view = find(nameOrId);
+      assertObjectDisk(view, disk);
       await storage.setRequired(view.vm, disk, required);
       return again(view.vm);
     },
@@ -405,49 +410,4 @@ function failing(reply: Reply): (error: unknown) => void {
 
 function isHeard(host: HaHostView): boolean {
   return host.state !== 'hostDown' && host.state !== 'unknown';
-}
-
-/** The specification that a request stands for; throws `bad-request` naming the key. */
-async function toSpec(request: VmRequest, policies: Policies): Promise<VmSpec> {
-  const within = (key: string, value: number, min: number, max: number) => {
-    if (Number.isInteger(value) && value >= min && value <= max) return;
-    throw new HoldfastError(
-      'bad-request',
-      `${key}: expected a whole number from ${min} to ${max}, found ${value}`,
-    );
-  };
-  if (
-    !/^[a-z0-9]([a-z0-9-]*[a-z0-9])?$/.test(request.name) ||
-    request.name.length > limits.maxNameLength
-  ) {
-    throw new HoldfastError(
-      'bad-request',
-      `name: expected 1 to ${limits.maxNameLength} lower-case letters, digits and inner hyphens, found "${request.name}"`,
-    );
-  }
-  within('memoryBytes', request.memoryBytes, limits.minMemoryBytes, limits.maxMemoryBytes);
-  within('cpus', request.cpus ?? 1, 1, limits.maxCpus);
-  within('number of disks', request.disks.length, 1, limits.maxDisks);
-  const common = await policies.resolve('policy', request.policy);
-  const disks = request.disks.map(
-    async ({ sizeBytes, policy, required }, index): Promise<DiskSpec> => {
-      within(`disks[${index}].sizeBytes`, sizeBytes, limits.minDiskBytes, limits.maxDiskBytes);
-      return {
-        name: `disk${index}`,
-        sizeBytes: Math.ceil(sizeBytes / limits.blockBytes) * limits.blockBytes,
-        policy:
-          policy === undefined ? common : await policies.resolve(`disks[${index}].policy`, policy),
-        ...(required === false ? { required } : {}),
-      };
-    },
-  );
-  return {
-    name: request.name,
-    cpus: request.cpus ?? 1,
-    memoryBytes: request.memoryBytes,
-    boot: request.boot ?? 'counter',
-    disks: await Promise.all(disks),
-    protected: request.protected ?? true,
-    ...rulesOf({ ...request, priority: request.priority ?? 'medium' }),
-  };
 }

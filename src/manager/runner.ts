@@ -10,10 +10,18 @@ import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
+import { unusableText } from '../model/path-disk.ts';
 import type { ProtectionState } from '../model/protection.ts';
-import { type GuestState, rulesOf, type VmSpec } from '../model/vm.ts';
+import {
+  type GuestState,
+  isPathDisk,
+  objectDisks,
+  pathDisks,
+  rulesOf,
+  type VmSpec,
+} from '../model/vm.ts';
 import type { Clock } from '../ports/clock.ts';
-import type { Guest, GuestDriver, GuestEvent } from '../ports/guests.ts';
+import type { Guest, GuestDisk, GuestDriver, GuestEvent } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { OpenDisks, Storage, VmView } from '../storage/api.ts';
@@ -128,6 +136,7 @@ export function createRunner(options: {
     changed();
     let locked: Epoch | null = null;
     try {
+      await lookAtPaths(view); // before the lock, which is then not taken in vain
       locked = await storage.lock(vm, { onlyIfProtected: byHa });
       entry.epoch = locked;
       entry.disks = await openDisks(entry, false);
@@ -148,7 +157,7 @@ export function createRunner(options: {
         cpus: view.spec.cpus,
         memoryBytes: view.spec.memoryBytes,
         boot: view.spec.boot,
-        disks: entry.disks.disks,
+        disks: inOrder(view.spec, entry.disks),
         absentDisks: entry.disks.missing.map((one) => one.name),
         deadlineMs,
       });
@@ -181,6 +190,15 @@ export function createRunner(options: {
     emit('vm.started', `VM ${view.name} was started (epoch ${locked})`, entry);
     options.onPoweredOn(vm, locked);
     return locked;
+  }
+
+  /** Throws where a disk that is no object can not be used on this host: another one may see it. */
+  async function lookAtPaths({ name, spec }: VmView): Promise<void> {
+    for (const disk of pathDisks(spec.disks)) {
+      const problem = await guests.pathProblem(disk.path);
+      if (problem === null) continue;
+      throw new HoldfastError('path-unusable', unusableText(name, disk, options.self, problem));
+    }
   }
 
   function newEntry(vm: VmId, name: string, epoch: Epoch, state: GuestState): Entry {
@@ -470,8 +488,9 @@ export function createRunner(options: {
     }
     entry.reopening = false;
     const absent = lackedBy(entry);
-    const optional =
-      storage.vm(entry.vm)?.spec.disks.filter((disk) => disk.required === false) ?? [];
+    const optional = objectDisks(storage.vm(entry.vm)?.spec.disks ?? []).filter(
+      (disk) => disk.required === false,
+    );
     const doubtful = optional.map((disk) => disk.name).filter((name) => !absent.includes(name));
     attachLater(entry, absent, doubtful);
     await resume(entry);
@@ -575,4 +594,11 @@ export function createRunner(options: {
       await Promise.allSettled(disks.map((one) => one.close()));
     },
   };
+}
+
+/** The disks that can be had, those of the store where they are served. */
+function inOrder({ disks }: VmSpec, opened: OpenDisks): GuestDisk[] {
+  return disks.flatMap((disk): readonly GuestDisk[] =>
+    isPathDisk(disk) ? [disk] : opened.disks.filter(({ name }) => name === disk.name),
+  );
 }

@@ -27,6 +27,8 @@ export const errorCatalogue = {
   'unsettled-block': 'Nothing needs to be done: the writer of the disk settles it.',
   timeout: 'Look whether the named host is up and reachable.',
   unreachable: 'Look whether the named host is up and reachable.',
+  'path-unusable':
+    'Mount the storage on the named host, put right what lies there, or start the VM on another host (`vm start --on`).',
   'guest-failed': 'Look into the named log.',
   unauthorized: 'Join the host to the cluster with a new token.',
   'no-master': 'Wait for the election, or look whether the HA network works.',

@@ -56,6 +56,8 @@ export const limits = {
   maxMemoryBytes: 16 * 2 ** 40,
   maxCpus: 512,
   maxDisks: 16,
+  /** Of a disk on storage that all hosts see. */
+  maxPathLength: 1024,
   /** Of one host, beside its main one. */
   maxDevices: 64,
   maxStripes: 12,

@@ -1,17 +1,33 @@
 // What a VM is to its user: the specification that stands in `vm.json` of its namespace object.
 
+import type { PathDisk } from './path-disk.ts';
 import type { StoragePolicy } from './policy.ts';
 
 /** `disk`: firmware boots from the first disk. Otherwise the name of a boot image that the hosts'
  * configuration defines (kernel, initial RAM disk, command line). */
 export type Boot = string;
 
-export interface DiskSpec {
+/** A disk object of the store. */
+export interface ObjectDisk {
   readonly name: string;
   readonly sizeBytes: number;
   readonly policy: StoragePolicy;
   /** False: the VM is accessible, and can be started, without it. */
   readonly required?: boolean;
+}
+
+export type DiskSpec = ObjectDisk | PathDisk;
+
+export function isPathDisk(disk: DiskSpec): disk is PathDisk {
+  return 'path' in disk;
+}
+
+export function objectDisks(disks: readonly DiskSpec[]): ObjectDisk[] {
+  return disks.filter((disk): disk is ObjectDisk => !isPathDisk(disk));
+}
+
+export function pathDisks(disks: readonly DiskSpec[]): PathDisk[] {
+  return disks.filter(isPathDisk);
 }
 
 export type RestartPriority = 'highest' | 'high' | 'medium' | 'low' | 'lowest';

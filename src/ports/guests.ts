@@ -2,12 +2,16 @@
 // pauses the guest when the deadline passes that the daemon last set; only `resume` undoes that.
 
 import type { Epoch, VmId } from '../model/ids.ts';
+import type { PathDisk } from '../model/path-disk.ts';
 
-export interface GuestDisk {
+/** A disk object. */
+export interface ServedDisk {
   readonly name: string;
   /** Of the NBD server. */
   readonly socket: string;
 }
+
+export type GuestDisk = ServedDisk | PathDisk;
 
 export interface GuestLaunch {
   readonly vm: VmId;
@@ -17,7 +21,7 @@ export interface GuestLaunch {
   readonly memoryBytes: number;
   /** `disk`, or the name of a boot image of this host's configuration. */
   readonly boot: string;
-  /** NBD sockets in the order in which the guest sees its disks. */
+  /** In the order in which the guest sees them. */
   readonly disks: readonly GuestDisk[];
   /** Names of disks that it is started without, and may get while it runs. */
   readonly absentDisks: readonly string[];
@@ -58,7 +62,7 @@ export interface Guest {
    * Plugs a disk in while the guest runs; nothing happens where it has the disk. Rejects with
    * `guest-failed` where that can not be, and otherwise may be tried again.
    */
-  attachDisk(disk: GuestDisk): Promise<void>;
+  attachDisk(disk: ServedDisk): Promise<void>;
   /** Ends the guest; resolves when no process of it is left, paused or not. */
   kill(): Promise<void>;
   handle(onEvent: (event: GuestEvent) => void): void;
@@ -69,7 +73,10 @@ export interface Guest {
 export interface GuestDriver {
   /** `kvm` or `tcg`; for people. */
   readonly accelerator: string;
-  /** Starts a guest; rejects with `guest-failed` or `no-capacity`, and then leaves no process. */
+  /** Why no guest can use what lies at this path on this machine now; null: nothing speaks against it. Never
+   * waits long, even where the storage does not answer. */
+  pathProblem(path: string): Promise<string | null>;
+  /** Starts a guest; rejects with `guest-failed`, `path-unusable` or `no-capacity`, and then leaves no process. */
   start(launch: GuestLaunch): Promise<Guest>;
   /** The guests that an earlier daemon left under their guards. */
   recover(): Promise<Guest[]>;

@@ -6,11 +6,18 @@
 //   a year, since a guest that sees an I/O error turns its file system read-only, and whether the VM
 //   shall go on elsewhere is HA's decision, not a timer's. An error that the server itself reports
 //   stops the guest (`rerror`/`werror`) rather than reaching it.
+// - A disk at a path is opened with O_DIRECT, so that no page cache keeps back a write that another host
+//   should see, and used by threads, which stand still with the process. QEMU's own locks are off: on
+//   NFS they outlive their host, and a guest that stands still keeps them, so they would hinder just
+//   the restart that the VM's lock allows (docs/decisions/0012-disks-on-shared-storage.md). Its format
+//   is named, never guessed.
 // - Nothing of the user's or the distribution's configuration: what runs is what stands here.
 // - The guest can start no process (`spawn=deny`): SIGSTOP to QEMU stops all of the guest.
 // - The process can be recognised from outside: `-name guest=NAME`, `-uuid`, the run directory.
 
-import type { GuestDisk, GuestLaunch } from '../ports/guests.ts';
+import type { PathDisk } from '../model/path-disk.ts';
+import type { GuestDisk, GuestLaunch, ServedDisk } from '../ports/guests.ts';
+import type { PathKind } from './path-kind.ts';
 import type { RunFiles } from './run-files.ts';
 
 export interface BootImage {
@@ -55,7 +62,7 @@ export function uuidOf(vm: string): string | null {
 }
 
 /** Named as the VM's disks are, not counted: a guest may be started without one of them. */
-export function blockNode({ name, socket }: GuestDisk): Readonly<Record<string, unknown>> {
+export function blockNode({ name, socket }: ServedDisk): Readonly<Record<string, unknown>> {
   return {
     driver: 'nbd',
     'node-name': name,
@@ -63,6 +70,13 @@ export function blockNode({ name, socket }: GuestDisk): Readonly<Record<string, 
     'reconnect-delay': reconnectDelaySeconds,
     discard: 'unmap',
   };
+}
+
+function pathNode({ name, path, format }: PathDisk, kind: PathKind): object {
+  const driver = kind === 'device' ? 'host_device' : 'file';
+  const both = { cache: { direct: true }, discard: 'unmap' };
+  const file = { driver, filename: path, locking: 'off', aio: 'threads', ...both };
+  return { driver: format, 'node-name': name, ...both, file };
 }
 
 export const deviceId = (disk: string): string => `virtio-${disk}`;
@@ -84,7 +98,13 @@ export function diskDevice(disk: string): Readonly<Record<string, string | true>
   };
 }
 
-function diskArguments(disk: GuestDisk, index: number, boots: boolean): string[] {
+function diskArguments(
+  disk: GuestDisk,
+  index: number,
+  boots: boolean,
+  kinds: ReadonlyMap<string, PathKind>,
+): string[] {
+  const node = 'path' in disk ? pathNode(disk, kinds.get(disk.path) ?? 'file') : blockNode(disk);
   const { driver, ...properties } = diskDevice(disk.name);
   const device = [
     driver,
@@ -92,7 +112,7 @@ function diskArguments(disk: GuestDisk, index: number, boots: boolean): string[]
     // With `-kernel` the first place is taken.
     ...(boots ? [`bootindex=${index}`] : []),
   ];
-  return ['-blockdev', JSON.stringify(blockNode(disk)), '-device', device.join(',')];
+  return ['-blockdev', JSON.stringify(node), '-device', device.join(',')];
 }
 
 function slotArguments(disk: string, index: number): string[] {
@@ -100,12 +120,14 @@ function slotArguments(disk: string, index: number): string[] {
   return ['-device', `pcie-root-port,id=${slotId(disk)},chassis=${number},slot=${number}`];
 }
 
-/** The arguments of QEMU, without the program's name. `image` is null to boot from the first disk. */
+/** The arguments of QEMU, without the program's name. `image` is null to boot from the first disk; `kinds` says
+ * what lies at the paths of disks. */
 export function commandLine(
   launch: GuestLaunch,
   files: RunFiles,
   accelerator: Accelerator,
   image: BootImage | null,
+  kinds: ReadonlyMap<string, PathKind> = new Map(),
 ): string[] {
   const uuid = uuidOf(launch.vm);
   const heartbeat = `socket,id=heartbeat,path=${escaped(files.heartbeatSocket)},server=on,wait=off`;
@@ -125,7 +147,7 @@ export function commandLine(
     ...['-device', `virtserialport,chardev=heartbeat,name=${heartbeatPort}`],
     ...['-device', 'virtio-rng-pci'],
     ...['-device', 'pvpanic-pci', '-action', 'panic=pause'],
-    ...launch.disks.flatMap((disk, index) => diskArguments(disk, index, image === null)),
+    ...launch.disks.flatMap((disk, index) => diskArguments(disk, index, image === null, kinds)),
     ...launch.absentDisks.flatMap(slotArguments),
     ...(image === null ? ['-boot', 'strict=on'] : ['-kernel', image.kernel]),
     ...(image?.initrd === undefined ? [] : ['-initrd', image.initrd]),

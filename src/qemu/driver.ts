@@ -7,6 +7,7 @@ import { availableParallelism, totalmem } from 'node:os';
 import { resolve } from 'node:path';
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import { epoch, type VmId, vmId } from '../model/ids.ts';
+import { type PathDisk, unusableText } from '../model/path-disk.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Guest, GuestDriver, GuestLaunch } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
@@ -15,6 +16,7 @@ import { type Accelerator, type BootImage, commandLine } from './command-line.ts
 import { GuardClient, startGuard } from './guard-client.ts';
 import { QemuGuest } from './guest.ts';
 import { nobodyListens } from './line-socket.ts';
+import { type PathKind, pathKind } from './path-kind.ts';
 import { endProcessesOf } from './processes.ts';
 import {
   guestFailed,
@@ -30,6 +32,8 @@ import {
 } from './run-files.ts';
 
 export interface QemuDriverOptions {
+  /** This host's name, for people. */
+  readonly host: string;
   /** One folder per guest is made in it; short, because it holds Unix sockets. */
   readonly runDir: string;
   /** The guard program. */
@@ -68,6 +72,14 @@ function refusal(launch: GuestLaunch, reason: string): HoldfastError {
   return guestFailed(`VM ${launch.name} can not be started: ${reason}`);
 }
 
+/** What QEMU has against the disk: it says that behind the whole argument, in its last line. */
+function refusalOf({ name }: PathDisk, said: string): string | null {
+  const line = said.split('\n').at(-1) ?? '';
+  const end = line.lastIndexOf('}: ');
+  const isOfDisk = line.includes(`-blockdev {`) && line.includes(`"node-name":"${name}"`);
+  return isOfDisk && end >= 0 ? line.slice(end + '}: '.length) : null;
+}
+
 class QemuDriver implements GuestDriver {
   readonly accelerator: Accelerator;
   readonly #options: QemuDriverOptions & { readonly qemuPath: string };
@@ -92,6 +104,11 @@ class QemuDriver implements GuestDriver {
     };
   }
 
+  async pathProblem(path: string): Promise<string | null> {
+    const kind = await pathKind(path, this.#clock);
+    return typeof kind === 'string' ? null : kind.problem;
+  }
+
   async start(launch: GuestLaunch): Promise<Guest> {
     const files = runFiles(this.#options.runDir, launch.vm);
     this.#check(launch, files);
@@ -99,9 +116,11 @@ class QemuDriver implements GuestDriver {
     this.#starting.set(launch.vm, launch);
     try {
       const image = await this.#bootImage(launch);
+      const kinds = await this.#pathKinds(launch);
       await this.#clear(launch, files);
       const record = await writeLaunch(files, launch);
-      return await this.#launch(launch, files, record, image);
+      const argv = commandLine(launch, files, this.accelerator, image, kinds);
+      return await this.#launch(launch, files, record, argv);
     } catch (error) {
       throw asHoldfastError(error, 'guest-failed');
     } finally {
@@ -130,7 +149,8 @@ class QemuDriver implements GuestDriver {
     if (!isPlainWord(launch.vm) || !isPlainWord(launch.name))
       throw refuse('its name is not a word');
     const sockets = [files.guardSocket, files.qmpSocket, files.heartbeatSocket];
-    for (const path of [...sockets, ...launch.disks.map((disk) => disk.socket)]) {
+    const served = launch.disks.flatMap((disk) => ('socket' in disk ? [disk.socket] : []));
+    for (const path of [...sockets, ...served]) {
       const problem = socketPathProblem(path);
       if (problem !== null) throw refuse(problem);
     }
@@ -172,6 +192,22 @@ class QemuDriver implements GuestDriver {
     return image;
   }
 
+  #unusable(launch: GuestLaunch, disk: PathDisk, why: string): HoldfastError {
+    const text = unusableText(launch.name, disk, this.#options.host, why);
+    return new HoldfastError('path-unusable', text);
+  }
+
+  async #pathKinds(launch: GuestLaunch): Promise<ReadonlyMap<string, PathKind>> {
+    const kinds = new Map<string, PathKind>();
+    for (const disk of launch.disks) {
+      if ('socket' in disk) continue;
+      const kind = await pathKind(disk.path, this.#clock);
+      if (typeof kind !== 'string') throw this.#unusable(launch, disk, kind.problem);
+      kinds.set(disk.path, kind);
+    }
+    return kinds;
+  }
+
   /** Clears away what an earlier guest of the VM has left: only if it has ended. */
   async #clear(launch: GuestLaunch, files: RunFiles): Promise<void> {
     await this.#guests.get(launch.vm)?.kill();
@@ -206,7 +242,7 @@ class QemuDriver implements GuestDriver {
     launch: GuestLaunch,
     files: RunFiles,
     record: LaunchRecord,
-    image: BootImage | null,
+    argv: readonly string[],
   ): Promise<QemuGuest> {
     const guest = this.#guestOf(launch, files, record);
     let tooLong: HoldfastError | null = null;
@@ -224,7 +260,7 @@ class QemuDriver implements GuestDriver {
         deadlineMs: launch.deadlineMs,
         log: files.guestLog,
         cwd: files.dir,
-        command: [this.#options.qemuPath, ...commandLine(launch, files, this.accelerator, image)],
+        command: [this.#options.qemuPath, ...argv],
       }).ready;
       const nowMs = this.#clock.now();
       const status = await guest.connectGuard();
@@ -259,6 +295,12 @@ class QemuDriver implements GuestDriver {
     const said = await tailOf(files.guestLog, record.logOffset);
     if (/cannot (allocate|set up guest) memory/i.test(said)) {
       return new HoldfastError('no-capacity', `VM ${launch.name}: ${said}`, { cause: error });
+    }
+    for (const disk of launch.disks) {
+      const why = 'path' in disk ? refusalOf(disk, said) : null;
+      if ('path' in disk && why !== null) {
+        return this.#unusable(launch, disk, `${why} (log: ${files.guestLog})`);
+      }
     }
     return asHoldfastError(error, 'guest-failed');
   }

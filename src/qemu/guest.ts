@@ -8,7 +8,7 @@
 import { HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, VmId } from '../model/ids.ts';
 import type { Clock } from '../ports/clock.ts';
-import type { Guest, GuestDisk, GuestEvent } from '../ports/guests.ts';
+import type { Guest, GuestEvent, ServedDisk } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
 import { exitEvent } from './exit.ts';
 import { GuardClient, type GuardStatus, type GuestExit } from './guard-client.ts';
@@ -169,7 +169,7 @@ export class QemuGuest implements Guest {
     await this.#needQmp().execute('system_powerdown');
   }
 
-  async attachDisk(disk: GuestDisk): Promise<void> {
+  async attachDisk(disk: ServedDisk): Promise<void> {
     const qmp = this.#needQmp();
     // First of all, so that a daemon that finds the guest later counts with the disk.
     const before = this.#launch?.disks ?? [];

@@ -2,12 +2,12 @@
 // started with for this disk. What is there already is left as it is, so that whoever does not know how an
 // earlier attempt ended can simply try again.
 
-import type { GuestDisk } from '../ports/guests.ts';
+import type { ServedDisk } from '../ports/guests.ts';
 import { blockNode, deviceId, diskDevice, slotId } from './command-line.ts';
 import { type QmpClient, type QmpObject, textOf } from './qmp.ts';
 
 /** Rejects with `guest-failed` where QEMU refuses it, and then has taken nothing of it. */
-export async function plugIn(qmp: QmpClient, disk: GuestDisk): Promise<void> {
+export async function plugIn(qmp: QmpClient, disk: ServedDisk): Promise<void> {
   const { name } = disk;
   const nodes = await namesOf(qmp, 'query-named-block-nodes', { flat: true }, 'node-name');
   const isNew = !nodes.includes(name);

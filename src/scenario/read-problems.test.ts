@@ -209,7 +209,7 @@ describe('VMs', () => {
     ],
     [
       '{name: v, storage: shared, components: [h1, h2, h3]}',
-      'components: a VM on shared storage has no objects',
+      'components: a VM on shared storage has no disk objects',
     ],
     ['{name: v, protected: on}', 'protected: expected true or false, found "on"'],
     ['{name: v, powered: true}', 'powered: expected on or off, found true'],

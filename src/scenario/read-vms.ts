@@ -170,7 +170,8 @@ function checkStorage(place: Place, read: VmEntry['read'], { hosts }: HostNames)
   if (read.storage === 'shared') {
     const given = place.keys();
     for (const key of ['policy', 'components', 'objects', 'required']) {
-      if (given.includes(key)) place.child(key).report('a VM on shared storage has no objects');
+      if (given.includes(key))
+        place.child(key).report('a VM on shared storage has no disk objects');
     }
     return;
   }

@@ -6,7 +6,13 @@
 import { HoldfastError } from '../model/errors.ts';
 import type { ObjectId } from '../model/ids.ts';
 import type { NamespaceRecord } from '../model/record.ts';
-import { type DetachedDisks, detachedKey, runnerService, type VmSpec } from '../model/vm.ts';
+import {
+  type DetachedDisks,
+  detachedKey,
+  isPathDisk,
+  runnerService,
+  type VmSpec,
+} from '../model/vm.ts';
 
 export function detachedDisks({ lock, metadata }: NamespaceRecord): readonly string[] {
   const noted = metadata[runnerService]?.[detachedKey] as DetachedDisks | undefined;
@@ -36,7 +42,7 @@ export function withRequired(
   const now = required ? others : [...others, object];
   const spec = JSON.parse(record.files['vm.json'] ?? '{}') as VmSpec;
   const disks = spec.disks.map((one) => {
-    if (one.name !== disk) return one;
+    if (one.name !== disk || isPathDisk(one)) return one;
     const { required: _, ...plain } = one;
     return required ? plain : { ...plain, required };
   });

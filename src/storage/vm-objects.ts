@@ -23,7 +23,7 @@ import {
   type Voting,
   votingOf,
 } from '../model/record.ts';
-import type { VmSpec } from '../model/vm.ts';
+import { objectDisks, type VmSpec } from '../model/vm.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
@@ -87,9 +87,11 @@ export function createVmObjects(options: {
   ): { namespace: NamespaceRecord; disks: DiskRecord[] } {
     const vm = vmId(random.id());
     const hosts = options.placementHosts();
+    // A disk on a path is no object: its VM has the namespace object, and with it lock and protection.
+    const wanted = objectDisks(spec.disks);
     const pinOf = pinsOf(
       placement,
-      spec.disks.map((disk) => disk.name),
+      wanted.map((disk) => disk.name),
     );
     const used = new Map<StoreId, number>();
     let together: readonly HostId[] = [];
@@ -99,7 +101,7 @@ export function createVmObjects(options: {
       if (pin === null) return placeObject(policy, sizeBytes, free, together);
       return placePinned(name, pin, policy, sizeBytes, free, options.members());
     };
-    const disks = spec.disks.map((disk): DiskRecord => {
+    const disks = wanted.map((disk): DiskRecord => {
       const placed = place(disk.name, disk.policy, disk.sizeBytes);
       if (together.length === 0) together = placed.voters.map((voter) => voter.host);
       const id = objectId(random.id());
@@ -122,7 +124,7 @@ export function createVmObjects(options: {
       };
     });
     // The namespace object survives whatever any of the disks survives.
-    const ofDisks = Math.max(0, ...spec.disks.map((disk) => disk.policy.failuresToTolerate));
+    const ofDisks = Math.max(0, ...wanted.map((disk) => disk.policy.failuresToTolerate));
     const pin = pinOf(namespaceName);
     const failuresToTolerate =
       pin === null
@@ -131,7 +133,7 @@ export function createVmObjects(options: {
     const policy: StoragePolicy = { failuresToTolerate, stripes: 1 };
     const placed = place(namespaceName, policy, 0);
     const optional = disks
-      .filter((_, index) => spec.disks[index]?.required === false)
+      .filter((_, index) => wanted[index]?.required === false)
       .map((disk) => disk.id);
     const namespace: NamespaceRecord = {
       kind: 'namespace',

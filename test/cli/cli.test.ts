@@ -236,6 +236,36 @@ describe('exit status 1', () => {
     expect(manager.calls.pop()).toEqual(['setRequired', 'web', 'disk1', true]);
   });
 
+  it('takes disks at paths, of any name, and says that they stay', async () => {
+    const create = (disk: string) =>
+      cli('vm', 'create', 'web', '--memory', '96MiB', '--disk', '1GiB', '--disk', disk);
+    const sent = async (disk: string) => {
+      expect(await create(disk)).toMatchObject({ status: 0 });
+      manager.known.clear();
+      return (manager.calls.pop() as [string, { disks: unknown[] }])[1].disks[1];
+    };
+    expect(await sent('path=/a,b c/d.img')).toEqual({ path: '/a,b c/d.img' });
+    expect(await sent('path=/a,b.img,format=qcow2')).toEqual({
+      path: '/a,b.img',
+      format: 'qcow2',
+    });
+    for (const disk of ['path=', 'path=a', 'path=/a/', 'path=/a/../b', 'path=/a,format=vmdk']) {
+      expect((await create(disk)).status).toBe(2);
+    }
+
+    const path = '/mnt/nfs/web.qcow2';
+    const { spec } = manager.add('web');
+    const disks = [...spec.disks, { name: 'disk1', path, format: 'qcow2' as const }];
+    manager.known.set('web', { ...manager.add('web'), spec: { ...spec, disks } });
+    expect((await cli('vm', 'list')).out).toContain(`256 MiB + ${path}`);
+    expect((await cli('vm', 'show', 'web')).out).toMatch(
+      /\nDISK +PATH +FORMAT\ndisk1 +\/mnt\/nfs\/web\.qcow2 +qcow2\n$/,
+    );
+    expect((await cli('vm', 'remove', 'web')).out).toBe(
+      `web is removed. ${path} stays as it is.\n`,
+    );
+  });
+
   it('gives a disk another policy, and says what is to be done for it', async () => {
     manager.add('web');
     const set = await cli('disk', 'set-policy', 'web/disk0', 'gold');
@@ -440,6 +470,20 @@ priority: high
       priority: 'high',
       boot: 'counter',
     });
+  });
+
+  it('with a disk that is there already', async () => {
+    const one = whole.replace('size: 1GiB', 'path: /mnt/nfs/a b.img\n    format: raw');
+    expect((await cli('vm', 'create', '-f', file('vm.yaml', one))).status).toBe(0);
+    expect(manager.calls[0]?.[1]).toMatchObject({
+      disks: [{ sizeBytes: 2 ** 28 }, { path: '/mnt/nfs/a b.img', format: 'raw' }],
+    });
+    for (const wrong of ['path: /a\n    size: 1GiB', 'format: raw']) {
+      const text = whole.replace('size: 1GiB', wrong);
+      expect((await cli('vm', 'create', '-f', file('vm.yaml', text))).err).toMatch(
+        /line 7: `disks\[1\]`: expected either a `size`, for a new disk, or the `path`/,
+      );
+    }
   });
 
   it('with the hosts of its objects', async () => {

@@ -58,7 +58,7 @@ describe('another policy for a disk whose guest writes', () => {
     await becomes(mirror3);
     expect(new Set(namespace().voters)).toEqual(new Set(disk().voters));
     expect(namespace().policy.failuresToTolerate).toBe(2);
-    expect(manager().vm('web').spec.disks[0]?.policy).toEqual(mirror3);
+    expect(manager().vm('web').spec.disks[0]).toMatchObject({ policy: mirror3 });
     await keepsWriting();
 
     // It survives now what it says: two hosts with data, of which one runs it.

@@ -121,6 +121,35 @@ test('each disk waits for its server instead of failing', () => {
   ]);
 });
 
+test('a disk on a path, whatever its name, as a file or as a device', () => {
+  const odd = `/mnt/a b,c"d'\\=e.qcow2`;
+  const disks = [
+    { name: 'disk0', path: odd, format: 'qcow2' as const },
+    { name: 'disk1', socket: '/run/holdfast/nbd/a.sock' },
+    { name: 'disk2', path: '/dev/vg/web', format: 'raw' as const },
+  ];
+  const kinds = new Map([['/dev/vg/web', 'device' as const]]);
+  const argv = commandLine({ ...launch, disks }, files, 'tcg', null, kinds);
+  const past = { cache: { direct: true }, discard: 'unmap' };
+  expect(values(argv, '-blockdev').map((node) => JSON.parse(node))).toEqual([
+    {
+      ...{ driver: 'qcow2', 'node-name': 'disk0', ...past },
+      file: { driver: 'file', filename: odd, locking: 'off', aio: 'threads', ...past },
+    },
+    expect.objectContaining({ driver: 'nbd', 'node-name': 'disk1' }),
+    {
+      ...{ driver: 'raw', 'node-name': 'disk2', ...past },
+      file: {
+        driver: 'host_device',
+        filename: '/dev/vg/web',
+        locking: 'off',
+        aio: 'threads',
+        ...past,
+      },
+    },
+  ]);
+});
+
 test('commas in paths stay in their value', () => {
   const odd = runFiles('/run/a,b', launch.vm);
   expect(qmpChardev(odd)).toContain('path=/run/a,,b/');

@@ -3,9 +3,12 @@
 
 import {
   existsSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   statSync,
+  truncateSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -63,6 +66,7 @@ afterAll(removeFolders);
 
 function driverIn(runDir: string, other: Partial<QemuDriverOptions> = {}): Promise<GuestDriver> {
   return createQemuDriver({
+    host: 'host-1',
     ...{ runDir, guardPath, clock, log, bootImages, accelerator: 'tcg' as const },
     ...other,
   });
@@ -306,6 +310,66 @@ describe('a guest', { timeout: patience }, () => {
     expectNothingLeft(runDir);
   });
 
+  test('has a disk at a path of any name, past the page cache and without locks', async () => {
+    const runDir = tempFolder();
+    const driver = await driverIn(runDir);
+    const path = join(tempFolder(), `o d,d"'\\=x: {}.img`);
+    writeFileSync(path, '');
+    truncateSync(path, 64 * 2 ** 20);
+    const guest = await driver.start(
+      launchOf(null, { disks: [{ name: 'disk0', path, format: 'raw' }] }),
+    );
+    const seen = events(guest);
+    await untilItCounts(seen);
+    const pid = qemuPid('vm-1', runDir);
+    const open = readdirSync(`/proc/${pid}/fd`).filter(
+      (fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === path,
+    );
+    const infos = open.map((fd) => readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'));
+    const oDirect = 0o40000;
+    for (const info of infos) {
+      expect(Number.parseInt(/^flags:\s*(\d+)/m.exec(info)?.[1] ?? '', 8) & oDirect).toBe(oDirect);
+      expect(info).not.toMatch(/^lock:/m);
+    }
+    expect(infos.length).toBeGreaterThan(0);
+    await guest.kill();
+    const again = await driver.start(
+      launchOf(null, { disks: [{ name: 'disk0', path, format: 'raw' }] }),
+    );
+    const seenAgain = events(again);
+    await untilItCounts(seenAgain);
+    expect(Number(lines(seenAgain)[0]?.slice('read '.length))).toBeGreaterThan(0);
+    await again.kill();
+    expectNothingLeft(runDir);
+  });
+
+  test('is not started with what is no disk, which is told and left as it is', async () => {
+    const runDir = tempFolder();
+    const driver = await driverIn(runDir);
+    const folder = tempFolder();
+    const start = (name: string, format: 'raw' | 'qcow2') => {
+      const path = join(folder, name);
+      return driver.start(launchOf(null, { disks: [{ name: 'disk0', path, format }] }));
+    };
+    const refused = (why: string) => ({
+      code: 'path-unusable',
+      message: expect.stringMatching(
+        new RegExp(`^VM vm-1: its disk0, ${folder}/\\S+, can not be used on host-1: ${why}`),
+      ),
+    });
+    await expect(start('none', 'raw')).rejects.toMatchObject(refused('No such file or directory$'));
+    expect(await driver.pathProblem(join(folder, 'none'))).toBe('No such file or directory');
+    expect(existsSync(join(folder, 'none'))).toBe(false);
+    mkdirSync(join(folder, 'folder'));
+    await expect(start('folder', 'raw')).rejects.toMatchObject(refused('it is a directory'));
+    writeFileSync(join(folder, 'text'), 'x'.repeat(4096));
+    await expect(start('text', 'qcow2')).rejects.toMatchObject(
+      refused('Image is not in qcow2 format'),
+    );
+    expect(await driver.pathProblem(join(folder, 'text'))).toBeNull();
+    expectNothingLeft(runDir);
+  });
+
   test('that died with its guard is told, and cleared away', async () => {
     const runDir = tempFolder();
     const driver = await driverIn(runDir);
@@ -541,7 +605,14 @@ describe('the accelerator', { timeout: patience }, () => {
     expect(await bootProblem(probe.accelerator, { qemu, kernel: null, clock })).toBeNull();
     logged.length = 0;
     const runDir = tempFolder();
-    const driver = await createQemuDriver({ runDir, guardPath, clock, log, bootImages });
+    const driver = await createQemuDriver({
+      host: 'host-1',
+      runDir,
+      guardPath,
+      clock,
+      log,
+      bootImages,
+    });
     expect(driver.accelerator).toBe(probe.accelerator);
     expect(logged.join()).toContain(`guests run with ${probe.accelerator}`);
     expect(driver.capacity().cpus).toBeGreaterThan(0);

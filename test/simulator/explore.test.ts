@@ -47,6 +47,12 @@ describe('a plan', () => {
         expect(timingsProblem({ ...timings, ...Object.fromEntries(named) })).toBeNull();
         const full = cluster.hosts.filter((host) => host.kind === 'full').map((host) => host.name);
         for (const vm of vms) {
+          if (vm.storage === 'shared') {
+            expect(steps.some((step) => step.kind === 'setPolicy' && step.vm === vm.name)).toBe(
+              false,
+            );
+            continue;
+          }
           const placed = vm.components ?? [];
           expect(new Set(placed).size).toBe(hostsNeeded(vm.policy));
           const data = placed.slice(0, vm.policy.failuresToTolerate + 1);

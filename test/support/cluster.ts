@@ -5,6 +5,7 @@ import type { Host } from '../../src/host/create-host.ts';
 import type { VmRequest } from '../../src/manager/api.ts';
 import type { HostId } from '../../src/model/ids.ts';
 import { type Timings, timings } from '../../src/model/limits.ts';
+import { isPathDisk } from '../../src/model/vm.ts';
 import { inOwnTurn, settlePromises } from '../../src/platform/promises.ts';
 import type { Point } from '../../src/ports/probe.ts';
 import { Invariants } from '../../src/simulator/checkers/invariants.ts';
@@ -15,6 +16,8 @@ import { World } from '../../src/simulator/world/world.ts';
 
 const MiB = 2 ** 20;
 const GiB = 2 ** 30;
+/** Of each disk on storage that all hosts see. */
+const sharedDiskBytes = 4 * MiB;
 
 export class Cluster {
   readonly world: World;
@@ -61,11 +64,10 @@ export class Cluster {
       reached: (_, point) => this.points.push(point),
       told: (machine, { type, vmName }) => {
         if (type !== 'vm.created' || vmName === undefined) return;
-        const objects = machine.host?.manager.vm(vmName).objects ?? [];
-        const disks = objects.filter((object) => object.kind === 'disk');
+        const disks = machine.host?.manager.vm(vmName).spec.disks ?? [];
         this.world.addVm(
           vmName,
-          disks.map((disk) => disk.sizeBytes),
+          disks.map((disk) => (isPathDisk(disk) ? sharedDiskBytes : disk.sizeBytes)),
         );
       },
       acknowledged: (_, guest) => count(this.#writes, guest.name),

@@ -52,10 +52,8 @@ export class Disks {
   #isAtHome(component: ComponentId, stamp: Stamp, offset: number): boolean {
     const record = this.#ledger.diskOf(component);
     if (record === null) return true;
-    const disks = this.#ledger.namespace(record.vm)?.disks;
     const number = this.#numbers.get(record.vm) ?? stamp.vm;
-    if (number !== stamp.vm || (disks !== undefined && disks[stamp.disk] !== record.id))
-      return false;
+    if (number !== stamp.vm || record.name !== `disk${stamp.disk}`) return false;
     return record.blueprint.mirrors.every(({ stripes }) =>
       stripes.every(
         (one, stripe) => one.id !== component || offsetIn(record, stripe, stamp.block) === offset,
@@ -86,8 +84,8 @@ export class Disks {
   acknowledged(guest: Writer, stamp: Stamp, isDurable: boolean): void {
     this.#numbers.set(guest.vm, stamp.vm);
     const namespace = this.#ledger.namespace(guest.vm);
-    const object = namespace?.disks[stamp.disk];
-    const record = object === undefined ? null : this.#ledger.disk(object);
+    const records = namespace?.disks.flatMap((object) => this.#ledger.disk(object) ?? []) ?? [];
+    const record = records.find(({ name }) => name === `disk${stamp.disk}`) ?? null;
     const what = () =>
       `${guest.name} disk${stamp.disk} block ${stamp.block}: write ${stamp.serial} (epoch ${guest.epoch}) was acknowledged`;
     if (record === null) {

@@ -116,7 +116,11 @@ export class Invariants implements Observer {
 
   acknowledged(_machine: Machine, guest: VirtualGuest, stamp: Stamp, isDurable: boolean): void {
     this.#lastAcknowledgedMs.set(guest.name, this.#world.nowMs());
-    this.#disks.acknowledged(guest, stamp, isDurable);
+    if (!guest.hasOnPath(stamp.disk)) this.#disks.acknowledged(guest, stamp, isDurable);
+  }
+
+  staleWrite(path: string, problem: string): void {
+    this.#violated('no-stale-write', `${path}: ${problem}`);
   }
 
   /** `before`: what the record replaces as the newest; undefined: it replaces nothing. */

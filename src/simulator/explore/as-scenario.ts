@@ -47,9 +47,9 @@ export function asScenario(
 /** Whether it must run in the end, as far as can be told before the run. */
 function isDue({ abandoned, scenario }: Plan, vm: ScenarioVm): boolean {
   const { failuresToTolerate } = vm.policy;
-  // Where its objects are after another policy is not known.
+  // Where its objects are after another policy is not known, nor where they are that nobody placed.
   const isChanged = scenario.steps.some((step) => step.kind === 'setPolicy' && step.vm === vm.name);
-  if (isChanged && abandoned.length > 0) return false;
+  if ((isChanged || vm.components === null) && abandoned.length > 0) return false;
   const gone = (vm.components ?? []).filter((host) => abandoned.includes(host));
   return vm.powered && vm.protected && gone.length <= failuresToTolerate;
 }

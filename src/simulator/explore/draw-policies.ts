@@ -23,7 +23,7 @@ export function drawPolicyChanges(
   vms: readonly ScenarioVm[],
   durationMs: number,
 ): Step[] {
-  if (!random.chance(0.35)) return [];
+  if (vms.length === 0 || !random.chance(0.35)) return [];
   const possible = possibleFailures([0, 1, 1, 2, 2, 3], hosts);
   const soonMs = random.pick([2000, 10_000, 30_000]);
   return Array.from({ length: 1 + random.below(5) }, (_, index): Step => {

@@ -6,6 +6,7 @@
 // A plan says what is tried. What the cluster must stand is decided when it happens (`Budget`).
 
 import { timings, timingsProblem } from '../../model/limits.ts';
+import { defaultPolicy } from '../../model/policy.ts';
 import {
   productStrategies,
   type Scenario,
@@ -40,18 +41,25 @@ export function planOf(seed: number): Plan {
   const cluster = { ...drawn, hosts: drawDevices(random.stream('devices'), drawn.hosts) };
   const plainVms = drawVms(random.stream('VMs'), cluster.hosts);
   const ruledVms = drawRules(random.stream('rules'), plainVms);
-  const vms = drawClasses(random.stream('classes'), ruledVms, cluster.hosts);
+  const placedVms = drawClasses(random.stream('classes'), ruledVms, cluster.hosts);
+  const vms = drawShared(random.stream('shared storage'), placedVms);
+  const vmsOnObjects = vms.filter((vm) => vm.storage === 'object');
   const durationMs = 40_000 + random.stream('story').below(50_000);
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
   const stage = { ...names, networks: cluster.networks };
-  const rot = drawRot(random.stream('rot'), vms, durationMs);
-  const policies = drawPolicyChanges(random.stream('policies'), cluster.hosts, vms, durationMs);
+  const rot = drawRot(random.stream('rot'), vmsOnObjects, durationMs);
+  const policies = drawPolicyChanges(
+    random.stream('policies'),
+    cluster.hosts,
+    vmsOnObjects,
+    durationMs,
+  );
   const faults = [
     ...drawFaults(random.stream('faults'), stage),
     ...rot,
     ...policies,
     ...drawDeviceFaults(random.stream('device faults'), cluster.hosts, durationMs),
-    ...drawErrors(random.stream('errors'), cluster.hosts, vms, durationMs),
+    ...drawErrors(random.stream('errors'), cluster.hosts, vmsOnObjects, durationMs),
   ];
   return {
     scenario: {
@@ -210,6 +218,16 @@ function drawRules(random: SeededRandom, vms: readonly ScenarioVm[]): ScenarioVm
       separate: own.chance(0.3) ? 'apart' : null,
       isolationResponse: own.chance(0.3) ? 'kill' : null,
     };
+  });
+}
+
+/** In a part of the seeds some VMs lie on storage that all hosts see: they have the namespace object alone, placed as
+ * any. The other seeds are what they would be without this. */
+function drawShared(random: SeededRandom, vms: readonly ScenarioVm[]): ScenarioVm[] {
+  if (!random.chance(0.15)) return [...vms];
+  return vms.map((vm): ScenarioVm => {
+    if (!random.stream(vm.name).chance(0.5)) return vm;
+    return { ...vm, storage: 'shared', components: null, policy: defaultPolicy };
   });
 }
 

@@ -2,6 +2,7 @@
 // be powered on run where they shall and are protected.
 
 import type { HostParts } from '../../host/create-host.ts';
+import type { VmRequest } from '../../manager/api.ts';
 import { type HostId, hostId } from '../../model/ids.ts';
 import { type Timings, timings } from '../../model/limits.ts';
 import type { Scenario, ScenarioVm } from '../../scenario/scenario.ts';
@@ -10,6 +11,8 @@ import type { Workload } from '../world/guest.ts';
 import type { Machine } from '../world/machine.ts';
 import type { Process } from '../world/process.ts';
 import { World } from '../world/world.ts';
+
+type OwnDisks = Pick<VmRequest, 'disks' | 'policy'>;
 
 export interface SetUpOptions {
   /** Instead of the scenario's. */
@@ -32,9 +35,6 @@ const callWithinMs = 60_000;
 /** What a scenario asks for that the product can not do yet; each a sentence. */
 export function notYetPossible(scenario: Scenario): string[] {
   const problems: string[] = [];
-  for (const vm of scenario.vms) {
-    if (vm.storage === 'shared') problems.push(`${vm.name}: VMs on shared storage`);
-  }
   for (const step of scenario.steps) {
     if (step.kind === 'migrate') problems.push(`${step.vm}: migration`);
     if (step.kind === 'maintenance') problems.push(`${step.host}: maintenance mode`);
@@ -113,18 +113,13 @@ function inBatches(
 }
 
 async function makeVm(world: World, vm: ScenarioVm, via: Machine): Promise<void> {
-  if (vm.storage === 'shared') throw new Error('VMs on shared storage are not built yet');
   world.addVm(vm.name, vm.disksBytes);
   const named = Object.entries(vm.objects).map(([object, hosts]) => [object, hosts.map(hostId)]);
   await via.host?.manager.createVm({
     name: vm.name,
     cpus: vm.cpus,
     memoryBytes: vm.memoryBytes,
-    disks: vm.disksBytes.map((sizeBytes, index) => ({
-      sizeBytes,
-      ...(vm.required === null || vm.required.includes(`disk${index}`) ? {} : { required: false }),
-    })),
-    policy: vm.policy,
+    ...disksOf(vm),
     protected: vm.protected,
     priority: vm.priority,
     ...(vm.after.length === 0 ? {} : { after: vm.after }),
@@ -137,6 +132,19 @@ async function makeVm(world: World, vm: ScenarioVm, via: Machine): Promise<void>
       ? {}
       : { objectHosts: Object.fromEntries(named) as Record<string, HostId[]> }),
   });
+}
+
+function disksOf({ name, storage, disksBytes, policy, required }: ScenarioVm): OwnDisks {
+  if (storage === 'shared') {
+    return { disks: disksBytes.map((_, index) => ({ path: `/shared/${name}/disk${index}` })) };
+  }
+  return {
+    disks: disksBytes.map((sizeBytes, index) => ({
+      sizeBytes,
+      ...(required === null || required.includes(`disk${index}`) ? {} : { required: false }),
+    })),
+    policy,
+  };
 }
 
 async function startVm(vm: ScenarioVm, via: Machine): Promise<void> {

@@ -1,7 +1,7 @@
 // A guest as one run of the daemon holds it. The guest outlives the daemon; what a daemon that is dead
 // by now still says to it on its way out is not heard.
 
-import type { Guest, GuestDisk, GuestEvent } from '../../ports/guests.ts';
+import type { Guest, GuestEvent, ServedDisk } from '../../ports/guests.ts';
 import type { VirtualGuest } from './guest.ts';
 import type { Process } from './process.ts';
 
@@ -50,7 +50,7 @@ export class GuestHandle implements Guest {
     if (this.#daemon.isAlive) this.#guest.powerDown();
   }
 
-  attachDisk(disk: GuestDisk): Promise<void> {
+  attachDisk(disk: ServedDisk): Promise<void> {
     return this.#daemon.isAlive ? this.#guest.attachDisk(disk) : new Promise(() => {});
   }
 

@@ -4,7 +4,7 @@
 
 import { HoldfastError } from '../../model/errors.ts';
 import type { Epoch, VmId } from '../../model/ids.ts';
-import type { Guest, GuestDisk, GuestEvent, GuestLaunch } from '../../ports/guests.ts';
+import type { Guest, GuestDisk, GuestEvent, GuestLaunch, ServedDisk } from '../../ports/guests.ts';
 import {
   blockBytes,
   type DiskTruth,
@@ -15,6 +15,7 @@ import {
 import { NbdClient } from './nbd-client.ts';
 import { type MachineClock, Process } from './process.ts';
 import type { SeededRandom } from './random.ts';
+import type { DiskClient, SharedDisk } from './shared-disk.ts';
 import type { LocalStreams } from './streams.ts';
 import type { Receiver, VirtualTime } from './time.ts';
 
@@ -34,6 +35,8 @@ export interface GuestSurroundings {
   readonly random: SeededRandom;
   readonly workload: Workload;
   readonly diskBytes: readonly number[];
+  /** On storage that all hosts see. */
+  sharedDisk(path: string): SharedDisk;
   /** After each change of its state. */
   changed(guest: VirtualGuest): void;
   /** It read what can not be. */
@@ -67,7 +70,7 @@ export class VirtualGuest {
     this.epoch = launch.epoch;
     this.#with = surroundings;
     this.#process = new Process(surroundings.time, surroundings.clock);
-    this.#disks = launch.disks.map(({ name, socket }) => ({ number: numberOf(name), socket }));
+    this.#disks = launch.disks.map((disk) => ({ number: numberOf(disk.name), disk }));
     this.#deadlineMs = launch.deadlineMs;
     this.#armGuard();
     this.#program = this.#boot();
@@ -75,6 +78,11 @@ export class VirtualGuest {
 
   get diskNames(): string[] {
     return this.#disks.map((disk) => `disk${disk.number}`);
+  }
+
+  /** Whether the disk of this number is no object. */
+  hasOnPath(number: number): boolean {
+    return this.#disks.some((one) => one.number === number && 'path' in one.disk);
   }
 
   get state(): Guest['state'] {
@@ -99,12 +107,13 @@ export class VirtualGuest {
   }
 
   /** As plugging in, it takes a processor that runs. */
-  async attachDisk({ name, socket }: GuestDisk): Promise<void> {
+  async attachDisk(served: ServedDisk): Promise<void> {
+    const { name } = served;
     if (this.#state !== 'running') {
       throw new HoldfastError('not-running', `the guest of ${this.name} is ${this.#state}`);
     }
     if (this.diskNames.includes(name)) return;
-    const disk = { number: numberOf(name), socket };
+    const disk = { number: numberOf(name), disk: served };
     this.#disks.push(disk);
     this.#program.attach(disk);
     this.#with.changed(this);
@@ -201,7 +210,7 @@ export class VirtualGuest {
 interface AttachedDisk {
   /** `disk1` is number 1, whichever disks the guest has. */
   readonly number: number;
-  readonly socket: string;
+  readonly disk: GuestDisk;
 }
 
 const numberOf = (name: string) => Number(name.replace(/^disk/, ''));
@@ -222,7 +231,7 @@ class Program {
   readonly #epoch: Epoch;
   /** Which disks of the VM they are: it may have been started without some. */
   readonly #numbers: number[];
-  readonly #clients: NbdClient[];
+  readonly #clients: DiskClient[];
   /** Disks from here on were attached while it ran, and have not been read yet. */
   #known: number;
   readonly #boot: number;
@@ -237,26 +246,31 @@ class Program {
     epoch: Epoch,
     events: ProgramEvents,
   ) {
-    const { time, streams, truth } = surroundings;
     this.#with = surroundings;
     this.#process = process;
     this.#epoch = epoch;
     this.#events = events;
     this.#numbers = disks.map((disk) => disk.number);
-    this.#clients = disks.map(({ socket }) => new NbdClient(time, streams, socket, process));
+    this.#clients = disks.map(({ disk }) => this.#open(disk));
     this.#unflushed = disks.map(() => []);
     this.#known = disks.length;
-    this.#boot = truth.booted();
+    this.#boot = surroundings.truth.booted();
     this.#readAll(0, 0);
   }
 
   /** It is read whole before it is written to, as those are that were there at the boot. */
-  attach({ number, socket }: AttachedDisk): void {
+  attach({ number, disk }: AttachedDisk): void {
     if (this.#isOver) return;
-    const { time, streams } = this.#with;
     this.#numbers.push(number);
-    this.#clients.push(new NbdClient(time, streams, socket, this.#process));
+    this.#clients.push(this.#open(disk));
     this.#unflushed.push([]);
+  }
+
+  #open(disk: GuestDisk): DiskClient {
+    const { time, streams } = this.#with;
+    return 'path' in disk
+      ? this.#with.sharedDisk(disk.path).open(this.#epoch, this.#process)
+      : new NbdClient(time, streams, disk.socket, this.#process);
   }
 
   end(): void {

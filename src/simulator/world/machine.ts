@@ -19,6 +19,7 @@ import { GuestHandle } from './guest-handle.ts';
 import type { VirtualNetwork } from './network.ts';
 import { MachineClock, Process } from './process.ts';
 import type { SeededRandom } from './random.ts';
+import type { SharedDisk } from './shared-disk.ts';
 import { isTold } from './story.ts';
 import { LocalStreams } from './streams.ts';
 import type { VirtualTime } from './time.ts';
@@ -43,6 +44,8 @@ export interface Surroundings {
     readonly random: SeededRandom;
     readonly diskBytes: readonly number[];
   };
+  /** By its path; made when it is first asked for. */
+  sharedDisk(path: string): SharedDisk;
   reached(machine: Machine, point: Point): void;
   guestChanged(machine: Machine, guest: VirtualGuest): void;
   misread(machine: Machine, guest: VirtualGuest, problem: string): void;
@@ -78,6 +81,8 @@ export class Machine {
   memoryBytes: number;
   /** Why no guest can be started here; null: they can. */
   startFailure: HoldfastError | null = null;
+  /** Why it can not use the storage that all hosts see; null: it can. */
+  sharedStorageProblem: string | null = null;
   /** What its file of policies holds. */
   #policies: string | null = null;
   readonly #world: Surroundings;
@@ -280,6 +285,7 @@ export class Machine {
       capacity: () => ({ cpus, memoryBytes: this.memoryBytes }),
       recover: async () =>
         [...this.guests.values()].map((guest) => new GuestHandle(guest, process)),
+      pathProblem: async () => this.sharedStorageProblem,
       start: (launch) =>
         new Promise((resolve, reject) => {
           world.time.after(
@@ -312,6 +318,7 @@ export class Machine {
       truth,
       random,
       diskBytes,
+      sharedDisk: (path: string) => world.sharedDisk(path),
       workload: world.options.workload,
       changed: (guest: VirtualGuest) => this.#guestChanged(guest),
       misread: (guest: VirtualGuest, problem: string) => world.misread(this, guest, problem),

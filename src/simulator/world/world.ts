@@ -15,6 +15,7 @@ import { Machine, type MachineSize, type Surroundings } from './machine.ts';
 import { VirtualNetwork } from './network.ts';
 import type { Process } from './process.ts';
 import { SeededRandom } from './random.ts';
+import { SharedDisk } from './shared-disk.ts';
 import { Names } from './story.ts';
 import { VirtualTime } from './time.ts';
 
@@ -50,6 +51,8 @@ export interface Observer {
   misread?(machine: Machine, guest: VirtualGuest, problem: string): void;
   /** The guest has been told that its write is done; `isDurable`: it was a write through (FUA). */
   acknowledged?(machine: Machine, guest: VirtualGuest, stamp: Stamp, isDurable: boolean): void;
+  /** On storage that all hosts see. */
+  staleWrite?(path: string, problem: string): void;
   told?(machine: Machine, event: ClusterEvent): void;
   wrote?(machine: Machine, file: string, offset: number, bytes: Uint8Array): void;
 }
@@ -72,6 +75,7 @@ export class World implements Surroundings {
   #zeroMs: number | null = null;
   readonly #observers: Observer[] = [];
   readonly #vms = new Map<string, WorldVm>();
+  readonly #sharedDisks = new Map<string, SharedDisk>();
   readonly #names = new Names(() => this.machines.flatMap(({ host }) => host?.manager ?? []));
 
   constructor(options: WorldOptions) {
@@ -132,6 +136,17 @@ export class World implements Surroundings {
     const found = this.#vms.get(name);
     if (found === undefined) throw new Error(`there is no VM ${name}`);
     return found;
+  }
+
+  sharedDisk(path: string): SharedDisk {
+    let disk = this.#sharedDisks.get(path);
+    if (disk === undefined) {
+      disk = new SharedDisk(this.time, this.random.stream(`shared disk ${path}`), (problem) => {
+        for (const one of this.#observers) one.staleWrite?.(path, problem);
+      });
+      this.#sharedDisks.set(path, disk);
+    }
+    return disk;
   }
 
   /** All is as it shall be: the story begins. */

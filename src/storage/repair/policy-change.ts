@@ -6,7 +6,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import type { ObjectId, VmId } from '../../model/ids.ts';
 import { hostsNeeded, type StoragePolicy } from '../../model/policy.ts';
 import { components, type DiskRecord, type NamespaceRecord } from '../../model/record.ts';
-import type { VmSpec } from '../../model/vm.ts';
+import { isPathDisk, objectDisks, type VmSpec } from '../../model/vm.ts';
 import type { Directory } from '../directory/directory.ts';
 import { hasRoom, type PlacementHost } from '../placement/placement.ts';
 import type { Records } from '../records.ts';
@@ -118,9 +118,10 @@ export function followed(
   const policyOf = (name: string) => disks.find((disk) => disk.name === name)?.policy;
   const saidBefore = Math.max(
     0,
-    ...(spec.disks ?? []).map(({ policy }) => policy.failuresToTolerate),
+    ...objectDisks(spec.disks ?? []).map(({ policy }) => policy.failuresToTolerate),
   );
   const said = (spec.disks ?? []).map((disk) => {
+    if (isPathDisk(disk)) return disk;
     const policy = policyOf(disk.name);
     return policy === undefined || isSamePolicy(policy, disk.policy) ? disk : { ...disk, policy };
   });

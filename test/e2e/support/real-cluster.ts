@@ -135,6 +135,11 @@ export class RealCluster {
       process.kill(pid, 'SIGKILL');
   }
 
+  /** SIGKILL of all that runs there, as a loss of power: daemon, guards and guests. */
+  cutPower(host: string): void {
+    for (const pid of this.#processes(`${join(this.folder, host)}/`)) process.kill(pid, 'SIGKILL');
+  }
+
   guestOf(host: string, vm: string): number | null {
     const run = join(this.#runDir(host), vm);
     const guests = this.#processes(run).filter((pid) =>
