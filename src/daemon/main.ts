@@ -17,11 +17,11 @@ import type { Clock } from '../ports/clock.ts';
 import type { DevicePort } from '../ports/device.ts';
 import type { GuestDriver } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
-import { noProbe } from '../ports/probe.ts';
 import type { BootImage } from '../qemu/command-line.ts';
 import { createQemuDriver } from '../qemu/driver.ts';
 import { type DeviceConfig, type HostConfig, readConfig, statePaths } from './config.ts';
 import { createJoinTokens } from './join-tokens.ts';
+import { pointLog } from './points.ts';
 import { serveUntilStopped } from './serve.ts';
 
 /** Resolves when the daemon was told to stop and has stopped; rejects where it can not start. */
@@ -78,7 +78,7 @@ async function runOnce(configFile: string): Promise<'stopped' | 'again'> {
       devices: config.devices.map(deviceOf),
       streams: createStreams(),
       guests,
-      probe: noProbe,
+      probe: pointLog(log.child('points')),
       restart,
     };
     host = await createHost(ports, {

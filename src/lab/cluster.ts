@@ -144,6 +144,7 @@ function settingsOf(
       ...(host.diskBytes === defaultHost.diskBytes ? {} : { disk: host.diskBytes }),
     },
     timings: Object.fromEntries(timings),
+    log: { level: 'debug' },
     hypervisor: accelerator === null ? {} : { accelerator },
   };
 }

@@ -13,6 +13,8 @@ export interface Entry {
   readonly message: string;
   /** Where it is an event. */
   readonly event: EventType | null;
+  /** Where it is a point of HA that was reached. */
+  readonly point: string | null;
   readonly vm: string | null;
 }
 
@@ -47,6 +49,7 @@ function entryOf(host: string, line: string): Entry | null {
           room: 'node',
           message: line,
           event: null,
+        point: null,
           vm: null,
         };
   }
@@ -60,6 +63,7 @@ function entryOf(host: string, line: string): Entry | null {
     room: room.startsWith(`${host}/`) ? room.slice(host.length + 1) : room,
     message: text('message'),
     event: event === '' ? null : (event as EventType),
+    point: text('point') || null,
     vm: text('vm') || null,
   };
 }
