@@ -145,6 +145,11 @@ function settingsOf(
     },
     timings: Object.fromEntries(timings),
     log: { level: 'debug' },
-    hypervisor: accelerator === null ? {} : { accelerator },
+    hypervisor:
+      cluster.guest === 'process'
+        ? { driver: 'process' }
+        : accelerator === null
+          ? {}
+          : { accelerator },
   };
 }

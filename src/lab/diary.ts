@@ -49,7 +49,7 @@ function entryOf(host: string, line: string): Entry | null {
           room: 'node',
           message: line,
           event: null,
-        point: null,
+          point: null,
           vm: null,
         };
   }
