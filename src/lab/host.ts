@@ -84,6 +84,7 @@ export class LabHost {
     );
     this.configure({ runDir: 'run', api: { socket: 'run/api.sock' }, ...settings });
     mkdirSync(this.runDir, { recursive: true, mode: 0o700 });
+    writeFileSync(join(this.folder, 'context.yaml'), stringify({ sockets: [this.socket] }));
   }
 
   /** Changes keys, and keys of groups, of its configuration; a daemon reads it when it starts. */
