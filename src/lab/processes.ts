@@ -32,6 +32,15 @@ export function readStat(pid: number, root = '/proc'): ProcessStat | null {
   };
 }
 
+/** SIGKILL has been sent: one that stood still is shown as running from then on until it is gone, and does
+ * nothing any more. */
+export function isBeingKilled(pid: number, root = '/proc'): boolean {
+  const pending = readOrNull(`${root}/${pid}/status`)?.matchAll(
+    /^(?:Sig|Shd)Pnd:\s*([0-9a-f]+)$/gm,
+  );
+  return [...(pending ?? [])].some(([, mask]) => (Number.parseInt(mask ?? '', 16) & 0x100) !== 0);
+}
+
 /** The command line, one argument after the other; empty for kernel threads and gone processes. */
 export function readArguments(pid: number, root = '/proc'): string[] {
   const text = readOrNull(`${root}/${pid}/cmdline`);

@@ -4,7 +4,14 @@
 
 import { isGuest } from './host.ts';
 import type { Change, InstanceState } from './instances.ts';
-import { isAlive, listPids, networkOf, readArguments, readStat } from './processes.ts';
+import {
+  isAlive,
+  isBeingKilled,
+  listPids,
+  networkOf,
+  readArguments,
+  readStat,
+} from './processes.ts';
 
 /** A process just forked shows its parent's command line and namespace until it has its own. */
 const settledAfterMs = 2000;
@@ -62,7 +69,7 @@ export class Sampler {
         entry.guest = this.#guestOf(pid);
       }
       if (entry.guest !== null) {
-        const state = this.#stateOf(pid);
+        const state = this.#stateOf(pid, entry.state === 'running');
         note(pid, entry, state);
         if (state === 'gone') continue; // its number may be given to another process
         const { vm } = entry.guest;
@@ -79,7 +86,9 @@ export class Sampler {
     const found: Doubled[] = [];
     for (const vm of this.#watched.vms) {
       // Looked at one after the other: only what still runs when the last one was seen ran together.
-      const pids = (running.get(vm) ?? []).filter((pid) => this.#stateOf(pid) === 'running');
+      const seen = running.get(vm) ?? [];
+      const pids =
+        seen.length < 2 ? seen : seen.filter((pid) => this.#stateOf(pid, false) === 'running');
       if (pids.length < 2) this.#doubled.delete(vm);
       else if (!this.#doubled.has(vm)) {
         this.#doubled.add(vm);
@@ -98,9 +107,11 @@ export class Sampler {
     return vm === undefined ? null : { vm, host };
   }
 
-  #stateOf(pid: number): InstanceState {
+  /** `quick`: what it was is what it most likely is. */
+  #stateOf(pid: number, quick: boolean): InstanceState {
     const stat = readStat(pid, this.#root);
     if (!isAlive(stat) || stat.exiting) return 'gone';
-    return stat.state === 'T' || stat.state === 't' ? 'paused' : 'running';
+    if (stat.state === 'T' || stat.state === 't') return 'paused';
+    return !quick && isBeingKilled(pid, this.#root) ? 'gone' : 'running';
   }
 }
