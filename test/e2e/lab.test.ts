@@ -143,8 +143,11 @@ expect:
     );
     await until('it is seen', () => text.out.includes('BROKEN: single-instance: web runs on'));
     child.kill('SIGINT');
-    expect(await ended).toBe(1);
-    expect(leftOf(name)).toEqual([]);
+    expect({ status: await ended, left: leftOf(name), err: text.err }).toEqual({
+      status: 1,
+      left: [],
+      err: expect.stringContaining('interrupted by SIGINT'),
+    });
   });
 
   it('leaves nothing behind when it is killed itself', async () => {
