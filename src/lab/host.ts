@@ -13,7 +13,7 @@ import { type ApiClient, createClient } from '../api/client.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Network, ScenarioHost } from '../scenario/scenario.ts';
 import { addressOf, inHost, inodeOf, namespaceOf, processesIn, setLinks } from './namespaces.ts';
-import { readArguments, signal } from './processes.ts';
+import { readArguments, readOrNull, signal } from './processes.ts';
 import { holdfast, run } from './program.ts';
 
 const ports = { storage: 7440, ha: 7441 } as const;
@@ -124,7 +124,7 @@ export class LabHost {
     this.isFrozen = false;
     watch(child, (why) => {
       if (this.#daemon === child.pid) this.#daemon = null;
-      if (!this.#ended.has(child.pid ?? 0)) onExit(`${why}; ${this.lastWords()}`);
+      if (!this.#ended.has(child.pid ?? 0)) onExit(`${why}; ${this.#lastWords()}`);
     });
     child.unref();
   }
@@ -179,9 +179,9 @@ export class LabHost {
     return guests[0] ?? null;
   }
 
-  lastWords(): string {
-    const text = readFileSync(this.log, 'utf8');
-    return text.trim().split('\n').at(-1) || 'it said nothing';
+  /** Of its daemons; nothing where the lab is being removed. */
+  #lastWords(): string {
+    return readOrNull(this.log)?.trim().split('\n').at(-1) || 'it said nothing';
   }
 }
 
