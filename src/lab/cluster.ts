@@ -9,6 +9,7 @@ import { type HostSettings, LabHost } from './host.ts';
 import type { LabRecord } from './labs.ts';
 import { inHost, makeNamespaces } from './namespaces.ts';
 import { run } from './program.ts';
+import { mountSmallDisk } from './small-disk.ts';
 import { waitUntil } from './waiting.ts';
 
 const upWithinMs = 90_000;
@@ -82,6 +83,7 @@ export class LabCluster {
     const first = this.hosts.find((host) => specOf(host).kind === 'full');
     if (first === undefined) throw new Error('a cluster needs a host that is no witness');
     await first.make(settingsOf(scenario, specOf(first), null), null);
+    await this.#disk(first);
     await this.#boot(first);
     signal.throwIfAborted();
     const { accelerator } = await first.client.cluster();
@@ -90,6 +92,7 @@ export class LabCluster {
         if (host === first) return;
         const token = await first.client.createToken();
         await host.make(settingsOf(scenario, specOf(host), accelerator), token);
+        await this.#disk(host);
         await this.#boot(host);
       }),
     );
@@ -99,6 +102,14 @@ export class LabCluster {
       signal,
     });
     say(`the cluster is complete; guests run with ${accelerator}`);
+  }
+
+  /** One that can be filled, where it shall be. */
+  async #disk({ name, folder }: LabHost): Promise<void> {
+    const isFilled = this.scenario.steps.some(
+      (step) => (step.kind === 'fillDisk' || step.kind === 'freeDisk') && step.host === name,
+    );
+    if (isFilled) await mountSmallDisk(folder);
   }
 
   async #boot(host: LabHost): Promise<void> {

@@ -60,7 +60,7 @@ function entryOf(host: string, line: string): Entry | null {
     at: Date.parse(text('time')),
     host,
     level: text('level'),
-    room: room.startsWith(`${host}/`) ? room.slice(host.length + 1) : room,
+    room: (room.startsWith(`${host}/`) ? room.slice(host.length + 1) : room) || 'daemon',
     message: text('message'),
     event: event === '' ? null : (event as EventType),
     point: text('point') || null,

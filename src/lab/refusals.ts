@@ -62,8 +62,6 @@ function ofStep(step: Step, guest: Scenario['cluster']['guest']): string | null 
     case 'corruptDisk':
     case 'pullDisk':
     case 'plugDisk':
-    case 'fillDisk':
-    case 'freeDisk':
       return noDevices;
     case 'hangGuest':
       return guest === 'qemu' ? 'a part of QEMU can not be stopped; guest: process can' : null;

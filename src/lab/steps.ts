@@ -8,6 +8,7 @@ import { stepText } from '../scenario/step-text.ts';
 import type { LabCluster } from './cluster.ts';
 import type { LabHost } from './host.ts';
 import { signal as send } from './processes.ts';
+import { fill, free } from './small-disk.ts';
 
 export interface World {
   readonly cluster: LabCluster;
@@ -24,6 +25,7 @@ export function befallen(step: StepKind, world: World): readonly string[] {
     case 'stopDaemon':
     case 'freeze':
     case 'isolate':
+    case 'fillDisk':
       return [step.host];
     case 'partition':
       return step.groups.flat();
@@ -71,6 +73,10 @@ export async function apply(step: StepKind, world: World): Promise<void> {
       // The process-guest takes this as the order to fall silent.
       for (const { pid } of guestsOf(step.vm, world)) send(pid, 'SIGUSR1');
       return;
+    case 'fillDisk':
+      return fill(cluster.host(step.host).folder);
+    case 'freeDisk':
+      return free(cluster.host(step.host).folder);
     case 'powerOff':
     case 'powerOn':
     case 'setPolicy':
