@@ -61,7 +61,9 @@ export class Cuts {
       const mute = this.#hosts
         .filter((from) => this.#cut.has(`${network} ${from} ${host}`))
         .map((from) => addressOf(network, this.#hosts.indexOf(from)));
-      const lost = Math.round(this.#loss[network] * perMillion);
+      const { storage, ha } = this.#loss;
+      const share = this.#shared ? Math.max(storage, ha) : this.#loss[network];
+      const lost = Math.round(share * perMillion);
       return [
         ...(mute.length === 0 ? [] : [`${at} ip saddr { ${mute.join(', ')} } drop`]),
         ...(lost === 0 ? [] : [`${at} numgen random mod ${perMillion} < ${lost} drop`]),

@@ -136,7 +136,7 @@ describe('the filter of a host', () => {
   });
 
   it('knows one network only where both are one, and hosts in no group as a group', () => {
-    const cuts = new Cuts(['h1', 'h2', 'h3'], 'shared', { ...whole, storage: 0.001 });
+    const cuts = new Cuts(['h1', 'h2', 'h3'], 'shared', { ...whole, ha: 0.001 });
     cuts.partition('ha', [['h1']]);
     expect(cuts.rules('h1')).toContain('iifname "storage0" ip saddr { 10.77.1.2, 10.77.1.3 } drop');
     expect(cuts.rules('h2')).toContain('ip saddr { 10.77.1.1 } drop');
