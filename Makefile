@@ -7,7 +7,7 @@ SOURCES := $(shell find src -name '*.ts' -not -name '*.test.ts')
 .PHONY: golden explore build setup packages packages-test node24 guest demo test test-unit test-e2e lint crash-test bench-sim bench-storage format clean
 .DELETE_ON_ERROR:
 
-build: dist/.built dist/qemu/guard ## compile the program into dist/
+build: dist/.built dist/qemu/guard dist/process-guest/process-guest ## compile the program into dist/
 
 setup: packages-test node_modules/.stamp ## Debian packages and npm packages, for everything
 
@@ -79,6 +79,12 @@ dist/qemu/guard: src/qemu/guard.c | packages
 	@gcc -O2 -Wall -Wextra -Werror -o $@.new $<
 	@mv $@.new $@
 
+# Static, so that each of many takes little memory.
+dist/process-guest/process-guest: src/process-guest/guest.c guest/counter.h | packages
+	@mkdir -p $(@D)
+	@gcc -O2 -Wall -Wextra -Werror -static -pthread -o $@.new $<
+	@mv $@.new $@
+
 guest: build/guest/VERSION ## the guest image, from Debian's kernel and guest/init.c
-build/guest/VERSION: guest/init.c guest/build.sh guest/cpio.mjs | packages
+build/guest/VERSION: guest/init.c guest/counter.h guest/build.sh guest/cpio.mjs | packages
 	@guest/build.sh

@@ -85,7 +85,7 @@ flock 9
 
 [ -f "$kernel/VERSION" ] || fetch_kernel
 
-sources=$(cat guest/init.c guest/build.sh guest/cpio.mjs | sha256sum | cut -c 1-16)
+sources=$(cat guest/init.c guest/counter.h guest/build.sh guest/cpio.mjs | sha256sum | cut -c 1-16)
 version="kernel: $(cat "$kernel/VERSION")
 sources: $sources"
 if [ -f "$guest/vmlinuz" ] && [ -f "$guest/initrd" ] && [ "$version" = "$(cat "$guest/VERSION" 2>/dev/null)" ]; then

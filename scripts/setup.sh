@@ -9,8 +9,9 @@ set -eu
 
 # To run: QEMU; a C compiler with the static C library for the guest and the guard.
 demo='qemu-system-x86 gcc libc6-dev'
-# To test in addition: NBD clients and servers that we did not write; a look into the page cache.
-test="$demo qemu-utils libnbd-bin nbdkit fio util-linux-extra"
+# To test in addition: NBD clients and servers that we did not write; a look into the page cache; what the lab
+# makes networks of.
+test="$demo qemu-utils libnbd-bin nbdkit fio util-linux-extra iproute2 nftables"
 # To measure what others do on the same machine, beside ours.
 bench="$demo qemu-utils nbdkit fio etcd-server ceph-mon ceph-mgr ceph-osd ceph-common"
 

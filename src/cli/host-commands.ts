@@ -1,6 +1,7 @@
 // `holdfast host ...`: running this machine's daemon, and hosts joining the cluster.
 
 import { readFile } from 'node:fs/promises';
+import { text } from 'node:stream/consumers';
 import { Command, Option } from '@commander-js/extra-typings';
 import { addDevice } from '../daemon/add-device.ts';
 import { joinCluster } from '../daemon/cluster-init.ts';
@@ -44,13 +45,19 @@ export function hostCommands(open: OpenSession): Command {
     .requiredOption('--storage-address <address:port>', 'where it listens on the storage network')
     .requiredOption('--ha-address <address:port>', 'where it listens on the HA network')
     .option('--site <name>', 'where it is: copies and voters of an object go to several sites')
+    .addOption(
+      new Option('--kind <kind>', 'a witness votes, and has neither data nor VMs')
+        .choices(['full', 'witness'] as const)
+        .default('full' as const),
+    )
     .action(async (options, command) => {
       const session = open(command);
-      const { name, dir, storageAddress, haAddress, site } = options;
+      const { name, dir, storageAddress, haAddress, site, kind } = options;
       const token = await readToken(options.token, options.tokenFile);
       const work = joinCluster({
         dir,
         name,
+        kind,
         storageAddress,
         haAddress,
         ...(site === undefined ? {} : { site }),
@@ -136,9 +143,12 @@ async function readToken(token: string | undefined, file: string | undefined): P
   }
   if (token !== undefined) return token.trim();
   try {
-    return (await readFile(file === '-' ? '/dev/stdin' : (file as string), 'utf8')).trim();
+    // Not by the path /dev/stdin, which can not be opened where it is a socket.
+    return (
+      file === '-' ? await text(process.stdin) : await readFile(file as string, 'utf8')
+    ).trim();
   } catch (error) {
-    const text = error instanceof Error ? error.message : String(error);
-    throw new UsageError(`The token file can not be read: ${text}.`);
+    const why = error instanceof Error ? error.message : String(error);
+    throw new UsageError(`The token file can not be read: ${why}.`);
   }
 }

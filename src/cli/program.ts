@@ -15,6 +15,7 @@ import { eventCommand } from './event-commands.ts';
 import { exitStatus, printFailure, UsageError } from './failure.ts';
 import { hostCommands } from './host-commands.ts';
 import type { Io } from './io.ts';
+import { labCommands } from './lab/lab-command.ts';
 import { objectCommands } from './object-commands.ts';
 import { policyCommands } from './policy-commands.ts';
 import { simCommands } from './sim/sim-command.ts';
@@ -67,6 +68,7 @@ function createProgram(io: Io): Command {
     eventCommand(open),
     demoCommand(open),
     simCommands(open),
+    labCommands(open),
   ];
   for (const command of commands) program.addCommand(command);
   prepare(program, io);

@@ -84,6 +84,7 @@ export const configSchema = group({
   ),
   hypervisor: Type.Optional(
     group({
+      driver: Type.Optional(choice(['qemu', 'process'])),
       accelerator: Type.Optional(choice(['auto', 'kvm', 'tcg'])),
       images: Type.Optional(
         Type.Record(Type.String(), image, { description: 'boot images by their names' }),

@@ -79,6 +79,8 @@ export interface HostConfig {
   /** Beside the store's own, for components. */
   readonly devices: readonly DeviceConfig[];
   readonly hypervisor: {
+    /** `process` is for labs: guests are processes that do what the built-in guest does. */
+    readonly driver: 'qemu' | 'process';
     readonly accelerator: 'auto' | 'kvm' | 'tcg';
     readonly images: Readonly<Record<string, BootImage>>;
   };
@@ -335,6 +337,7 @@ function interpret(settings: ConfigSettings, file: string, complain: Complain): 
     },
     devices,
     hypervisor: {
+      driver: settings.hypervisor?.driver ?? 'qemu',
       accelerator: settings.hypervisor?.accelerator ?? 'auto',
       images: Object.fromEntries(images),
     },

@@ -17,11 +17,12 @@ import type { Clock } from '../ports/clock.ts';
 import type { DevicePort } from '../ports/device.ts';
 import type { GuestDriver } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
-import { noProbe } from '../ports/probe.ts';
+import { createProcessDriver } from '../process-guest/driver.ts';
 import type { BootImage } from '../qemu/command-line.ts';
 import { createQemuDriver } from '../qemu/driver.ts';
 import { type DeviceConfig, type HostConfig, readConfig, statePaths } from './config.ts';
 import { createJoinTokens } from './join-tokens.ts';
+import { pointLog } from './points.ts';
 import { serveUntilStopped } from './serve.ts';
 
 /** Resolves when the daemon was told to stop and has stopped; rejects where it can not start. */
@@ -78,7 +79,7 @@ async function runOnce(configFile: string): Promise<'stopped' | 'again'> {
       devices: config.devices.map(deviceOf),
       streams: createStreams(),
       guests,
-      probe: noProbe,
+      probe: pointLog(log.child('points')),
       restart,
     };
     host = await createHost(ports, {
@@ -141,20 +142,24 @@ const diskSockets = (config: HostConfig) => join(config.runDir, 'disks');
 async function openGuests(config: HostConfig, clock: Clock, log: Log): Promise<GuestDriver> {
   await mkdir(diskSockets(config), { recursive: true, mode: 0o700 });
   const { cpus, memoryBytes } = config.capacity;
-  const { accelerator } = config.hypervisor;
-  return createQemuDriver({
+  const { driver, accelerator } = config.hypervisor;
+  const made = (program: string) => join(import.meta.dirname, '..', program);
+  const options = {
     host: config.name,
     runDir: config.runDir,
-    guardPath: join(import.meta.dirname, '..', 'qemu', 'guard'),
+    guardPath: made('qemu/guard'),
     clock,
     log,
     bootImages: bootImages(config),
-    ...(accelerator === 'auto' ? {} : { accelerator }),
     capacity: {
       ...(cpus === null ? {} : { cpus }),
       ...(memoryBytes === null ? {} : { memoryBytes }),
     },
-  });
+  };
+  if (driver === 'process') {
+    return createProcessDriver({ ...options, guestPath: made('process-guest/process-guest') });
+  }
+  return createQemuDriver({ ...options, ...(accelerator === 'auto' ? {} : { accelerator }) });
 }
 
 function bootImages(config: HostConfig): Record<string, BootImage> {

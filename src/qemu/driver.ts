@@ -31,7 +31,22 @@ import {
   writeLaunch,
 } from './run-files.ts';
 
-export interface QemuDriverOptions {
+/** What runs a guest: a program that is spoken to with QMP and has a heartbeat port, as QEMU. */
+export interface GuestMachine {
+  /** For people. */
+  readonly accelerator: string;
+  readonly program: string;
+  /** The program's arguments, `qmpChardev` among them; `image` is null to boot from the first disk, `kinds` says what
+   * lies at the paths of disks. */
+  commandLine(
+    launch: GuestLaunch,
+    files: RunFiles,
+    image: BootImage | null,
+    kinds: ReadonlyMap<string, PathKind>,
+  ): string[];
+}
+
+export interface GuestDriverOptions {
   /** This host's name, for people. */
   readonly host: string;
   /** One folder per guest is made in it; short, because it holds Unix sockets. */
@@ -42,10 +57,13 @@ export interface QemuDriverOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly bootImages: Readonly<Record<string, BootImage>>;
-  /** Left out: KVM if something boots in it, else TCG. */
-  readonly accelerator?: Accelerator;
   /** What guests may use of this machine; left out: all processors, and nine tenths of the memory. */
   readonly capacity?: { readonly cpus?: number; readonly memoryBytes?: number };
+}
+
+export interface QemuDriverOptions extends GuestDriverOptions {
+  /** Left out: KVM if something boots in it, else TCG. */
+  readonly accelerator?: Accelerator;
   readonly qemuPath?: string;
 }
 
@@ -54,18 +72,30 @@ const startTimeoutMs = 30_000;
 const guardTimeoutMs = 10_000;
 
 export async function createQemuDriver(options: QemuDriverOptions): Promise<GuestDriver> {
-  const runDir = resolve(options.runDir);
-  const qemu = options.qemuPath ?? 'qemu-system-x86_64';
-  const log = options.log.child('qemu');
-  await mkdir(runDir, { recursive: true, mode: 0o700 });
-  let accelerator = options.accelerator;
+  const program = options.qemuPath ?? 'qemu-system-x86_64';
+  let { accelerator } = options;
   if (accelerator === undefined) {
     const kernel = Object.values(options.bootImages)[0]?.kernel ?? null;
-    const probe = await probeAccelerator({ qemu, kernel, clock: options.clock });
+    const probe = await probeAccelerator({ qemu: program, kernel, clock: options.clock });
     accelerator = probe.accelerator;
+    const log = options.log.child('qemu');
     log.info(`guests run with ${accelerator}: ${probe.reason}`, { accelerator });
   }
-  return new QemuDriver({ ...options, runDir, accelerator, qemuPath: qemu, log });
+  const chosen = accelerator;
+  return createGuestDriver(options, {
+    accelerator,
+    program,
+    commandLine: (launch, files, image, kinds) => commandLine(launch, files, chosen, image, kinds),
+  });
+}
+
+export async function createGuestDriver(
+  options: GuestDriverOptions,
+  machine: GuestMachine,
+): Promise<GuestDriver> {
+  const runDir = resolve(options.runDir);
+  await mkdir(runDir, { recursive: true, mode: 0o700 });
+  return new QemuDriver({ ...options, runDir, log: options.log.child('qemu') }, machine);
 }
 
 function refusal(launch: GuestLaunch, reason: string): HoldfastError {
@@ -81,20 +111,20 @@ function refusalOf({ name }: PathDisk, said: string): string | null {
 }
 
 class QemuDriver implements GuestDriver {
-  readonly accelerator: Accelerator;
-  readonly #options: QemuDriverOptions & { readonly qemuPath: string };
+  readonly accelerator: string;
+  readonly #options: GuestDriverOptions;
+  readonly #machine: GuestMachine;
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #guests = new Map<VmId, QemuGuest>();
   readonly #starting = new Map<VmId, GuestLaunch>();
 
-  constructor(
-    options: QemuDriverOptions & { readonly qemuPath: string; readonly accelerator: Accelerator },
-  ) {
+  constructor(options: GuestDriverOptions, machine: GuestMachine) {
     this.#options = options;
+    this.#machine = machine;
     this.#clock = options.clock;
     this.#log = options.log;
-    this.accelerator = options.accelerator;
+    this.accelerator = machine.accelerator;
   }
 
   capacity(): { readonly cpus: number; readonly memoryBytes: number } {
@@ -119,7 +149,7 @@ class QemuDriver implements GuestDriver {
       const kinds = await this.#pathKinds(launch);
       await this.#clear(launch, files);
       const record = await writeLaunch(files, launch);
-      const argv = commandLine(launch, files, this.accelerator, image, kinds);
+      const argv = this.#machine.commandLine(launch, files, image, kinds);
       return await this.#launch(launch, files, record, argv);
     } catch (error) {
       throw asHoldfastError(error, 'guest-failed');
@@ -260,7 +290,7 @@ class QemuDriver implements GuestDriver {
         deadlineMs: launch.deadlineMs,
         log: files.guestLog,
         cwd: files.dir,
-        command: [this.#options.qemuPath, ...argv],
+        command: [this.#machine.program, ...argv],
       }).ready;
       const nowMs = this.#clock.now();
       const status = await guest.connectGuard();

@@ -15,11 +15,11 @@ import {
   endDemoProcesses,
   processesBelow,
   processesOfDemo,
-  readStat,
 } from '../../src/cli/demo/processes.ts';
 import { faults, lostWrites, sinceKill, type VmResult } from '../../src/cli/demo/result.ts';
 import { type Observation, Sampler } from '../../src/cli/demo/sampler.ts';
 import { stopDemo } from '../../src/cli/demo/stop.ts';
+import { readStat } from '../../src/lab/processes.ts';
 
 let folder: string;
 beforeEach(() => {

@@ -62,7 +62,7 @@ describe('a configuration', () => {
         fullAtPercent: 95,
       },
       devices: [],
-      hypervisor: { accelerator: 'auto', images: {} },
+      hypervisor: { driver: 'qemu', accelerator: 'auto', images: {} },
       timings,
       log: { level: 'info', file: null },
     });

@@ -10,11 +10,12 @@ import { fileURLToPath } from 'node:url';
 import { type ApiClient, createClient } from '../../api/client.ts';
 import { initCluster, joinCluster, type OptionalSettings } from '../../daemon/cluster-init.ts';
 import { readConfig } from '../../daemon/config.ts';
+import { signal as sendSignal } from '../../lab/processes.ts';
+import { waitUntil } from '../../lab/waiting.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import { builtInGuestSettings } from '../built-in-guest.ts';
-import { demoMarker, signal as sendSignal } from './processes.ts';
+import { demoMarker } from './processes.ts';
 import type { Reporter } from './reporter.ts';
-import { waitUntil } from './waiting.ts';
 
 /** The program as it was built; the daemons run it. */
 export const program = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url));

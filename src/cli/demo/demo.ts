@@ -4,20 +4,21 @@
 
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { waitUntil } from '../../lab/waiting.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import { describe, Interrupted } from '../failure.ts';
+import { type Interruption, interruption } from '../interruption.ts';
 import type { Io } from '../io.ts';
+import { startReaper } from '../reaper.ts';
 import { type DemoCluster, killAtExit, program, socketsOf, startCluster } from './cluster.ts';
 import { makeFolder, removeFolder, saveLogs, writeContext } from './folder.ts';
 import { observe } from './observer.ts';
 import { cutPower } from './power-cut.ts';
 import { endDemoProcesses, processesBelow, processesOfDemo } from './processes.ts';
-import { startReaper } from './reaper.ts';
 import { followEvents, type VmBefore, watchRecovery } from './recovery.ts';
 import { createReporter, type Reporter } from './reporter.ts';
 import { type DemoResult, faults, maxInstances, startBoundMs } from './result.ts';
 import { leastRateHz, type Observation, rateHz } from './sampler.ts';
-import { waitUntil } from './waiting.ts';
 import { createVms, reportsOn, startVms, waitForVms } from './workload.ts';
 
 export interface DemoOptions {
@@ -34,8 +35,8 @@ export async function runDemo(io: Io, options: DemoOptions): Promise<boolean> {
   const reporter = createReporter(io, options.json);
   const folder = await makeFolder(options.dir);
   const context = await writeContext(folder, socketsOf(folder, options.hosts));
-  const reaper = startReaper(program, context);
-  const stop = interruption();
+  const reaper = startReaper(program, ['demo', '--stop', '--context', context]);
+  const stop = interruption('The demo');
   // The last resort, where even the end of this function is not reached.
   const lastResort = (): void => killAtExit(processesOfDemo(folder));
   process.on('exit', lastResort);
@@ -216,34 +217,4 @@ async function cleanUp(
   const logs = wantLogs ? await saveLogs(folder) : null;
   await removeFolder(folder);
   if (logs !== null) reporter.say(`The logs are in ${logs}`);
-}
-
-interface Interruption {
-  readonly signal: AbortSignal;
-  /** Rejects when interrupted. */
-  readonly promise: Promise<never>;
-  abort(reason: Error): void;
-  /** Leaves signals to whoever else wants them. */
-  release(): void;
-}
-
-function interruption(): Interruption {
-  const controller = new AbortController();
-  const { signal } = controller;
-  const promise = new Promise<never>((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  });
-  promise.catch(() => undefined);
-  const names = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-  const interrupt = (name: NodeJS.Signals): void =>
-    controller.abort(new Interrupted(`The demo was interrupted by ${name}.`));
-  for (const name of names) process.on(name, interrupt);
-  return {
-    signal,
-    promise,
-    abort: (reason) => controller.abort(reason),
-    release() {
-      for (const name of names) process.off(name, interrupt);
-    },
-  };
 }

@@ -2,7 +2,8 @@
 // by SIGKILL, without a word to anybody. The daemon is frozen first, so that it can neither notice
 // nor tell that its guests go.
 
-import { processesBelow, signal } from './processes.ts';
+import { signal } from '../../lab/processes.ts';
+import { processesBelow } from './processes.ts';
 
 export interface PowerCut {
   /** When the host fell silent, in ms since 1970. */

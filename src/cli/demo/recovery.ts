@@ -3,11 +3,11 @@
 
 import { createClient } from '../../api/client.ts';
 import type { EventReply, RecoveryReply } from '../../api/schemas.ts';
+import { waitUntil } from '../../lab/waiting.ts';
 import type { DemoCluster, DemoHost } from './cluster.ts';
 import type { GuestReports } from './guest-reports.ts';
 import type { Reporter } from './reporter.ts';
 import { lostWrites, sinceKill, type VmResult } from './result.ts';
-import { waitUntil } from './waiting.ts';
 import { type DemoVm, reportsOn } from './workload.ts';
 
 const recoveryTimeoutMs = 90_000;

@@ -3,7 +3,7 @@
 // not stand still at the same moment are what must never be seen.
 
 import { basename } from 'node:path';
-import { listPids, mentions, readArguments, readStat } from './processes.ts';
+import { listPids, mentions, readArguments, readStat } from '../../lab/processes.ts';
 
 /** Between two samples; half of what the promised 50 Hz need, so that a busy machine still holds them. */
 export const sampleEveryMs = 10;

@@ -2,11 +2,11 @@
 // HA protects them and each has acknowledged some numbers.
 
 import type { ApiClient } from '../../api/client.ts';
+import { waitUntil } from '../../lab/waiting.ts';
 import { builtInGuest } from '../built-in-guest.ts';
 import type { DemoCluster, DemoHost } from './cluster.ts';
 import { type GuestReports, readReports } from './guest-reports.ts';
 import type { Reporter } from './reporter.ts';
-import { waitUntil } from './waiting.ts';
 
 const memoryBytes = 96 * 2 ** 20;
 const diskBytes = 256 * 2 ** 20;

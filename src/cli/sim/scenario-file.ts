@@ -10,16 +10,7 @@ import type { Io } from '../io.ts';
 
 /** Throws UsageError, after it has told on standard error what is wrong. */
 export async function readScenarioFile(io: Io, file: string): Promise<Scenario> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (error) {
-    throw new UsageError(
-      `${file} can not be read: ${(error as Error).message}.`,
-      'Name a scenario file; scenarios/ has examples.',
-    );
-  }
-  const scenario = parse(io, file, text);
+  const scenario = parseScenario(io, file, await readText(file));
   const missing = notYetPossible(scenario);
   if (missing.length > 0 && scenario.pending === null) {
     for (const what of missing) io.err(`${file}: ${what} can not be had yet\n`);
@@ -31,7 +22,20 @@ export async function readScenarioFile(io: Io, file: string): Promise<Scenario> 
   return scenario;
 }
 
-function parse(io: Io, file: string, text: string): Scenario {
+/** Throws UsageError where there is no such file. */
+export async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new UsageError(
+      `${file} can not be read: ${(error as Error).message}.`,
+      'Name a scenario file; scenarios/ has examples.',
+    );
+  }
+}
+
+/** Throws UsageError, after it has told on standard error what is wrong with the text. */
+export function parseScenario(io: Io, file: string, text: string): Scenario {
   try {
     return readScenario(text);
   } catch (error) {

@@ -5,6 +5,7 @@ import type { HostParts } from '../../host/create-host.ts';
 import type { VmRequest } from '../../manager/api.ts';
 import { type HostId, hostId } from '../../model/ids.ts';
 import { type Timings, timings } from '../../model/limits.ts';
+import { haRulesOf } from '../../scenario/ha-rules.ts';
 import type { Scenario, ScenarioVm } from '../../scenario/scenario.ts';
 import { hiddenVms } from '../strategies/hidden-vms.ts';
 import type { Workload } from '../world/guest.ts';
@@ -121,12 +122,7 @@ async function makeVm(world: World, vm: ScenarioVm, via: Machine): Promise<void>
     memoryBytes: vm.memoryBytes,
     ...disksOf(vm),
     protected: vm.protected,
-    priority: vm.priority,
-    ...(vm.after.length === 0 ? {} : { after: vm.after }),
-    ...(vm.separate === null ? {} : { separate: vm.separate }),
-    ...(vm.readyWhen === null ? {} : { readyWhen: vm.readyWhen }),
-    ...(vm.affinity === null ? {} : { affinity: vm.affinity }),
-    ...(vm.isolationResponse === null ? {} : { isolationResponse: vm.isolationResponse }),
+    ...haRulesOf(vm),
     ...(vm.components === null ? {} : { hosts: vm.components.map(hostId) }),
     ...(named.length === 0
       ? {}

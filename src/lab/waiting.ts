@@ -1,8 +1,8 @@
 // Waiting for something to become true, with an end: what was still missing is then part of the error.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { ApiError } from '../../api/client.ts';
-import { HoldfastError } from '../../model/errors.ts';
+import { ApiError } from '../api/client.ts';
+import { HoldfastError } from '../model/errors.ts';
 
 export interface WaitOptions {
   readonly timeoutMs: number;

@@ -1,0 +1,199 @@
+// One host of a lab: a folder, a network namespace, and a daemon that can be killed, frozen and started again.
+//
+// What a power cut of a part of a machine can not be: the kernel goes on, so writes that were not synced
+// are not lost, and its clocks do not begin anew. That the host falls silent is done first, by pulling its
+// cables: a kernel whose processes are killed would say so to the other hosts.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parse, stringify } from 'yaml';
+import { type ApiClient, createClient } from '../api/client.ts';
+import { HoldfastError } from '../model/errors.ts';
+import type { Network, ScenarioHost } from '../scenario/scenario.ts';
+import { addressOf, inHost, inodeOf, namespaceOf, processesIn, setLinks } from './namespaces.ts';
+import { readArguments, readOrNull, signal } from './processes.ts';
+import { holdfast, run } from './program.ts';
+
+const ports = { storage: 7440, ha: 7441 } as const;
+/** A frozen daemon does not answer; nobody waits long for that. */
+const questionTimeoutMs = 2000;
+const endTimeoutMs = 5000;
+
+export interface HostOptions {
+  readonly lab: string;
+  readonly labFolder: string;
+  readonly index: number;
+  readonly host: ScenarioHost;
+  readonly networks: readonly Network[];
+}
+
+/** Keys of a host's configuration, and groups of keys. */
+export type HostSettings = Record<string, string | object>;
+
+export class LabHost {
+  readonly name: string;
+  readonly folder: string;
+  readonly configFile: string;
+  readonly runDir: string;
+  readonly socket: string;
+  /** What its daemons say, one after the other. */
+  readonly log: string;
+  readonly inode: number;
+  readonly client: ApiClient;
+  /** A daemon that stands still is not asked. */
+  isFrozen = false;
+  readonly #options: HostOptions;
+  #daemon: number | null = null;
+  /** Daemons that were meant to end. */
+  readonly #ended = new Set<number>();
+
+  constructor(options: HostOptions) {
+    const { lab, labFolder, host } = options;
+    this.#options = options;
+    this.name = host.name;
+    this.folder = join(labFolder, host.name);
+    this.configFile = join(this.folder, 'config.yaml');
+    this.runDir = join(this.folder, 'run');
+    this.socket = join(this.runDir, 'api.sock');
+    this.log = join(labFolder, `${host.name}.log`);
+    this.client = createClient([this.socket], { questionTimeoutMs });
+    const inode = inodeOf(namespaceOf(lab, host.name));
+    if (inode === null) throw new Error(`there is no network namespace of ${host.name}`);
+    this.inode = inode;
+  }
+
+  /** Makes the host's folder with the commands that a user has; `token` of a cluster that it joins. */
+  async make(settings: HostSettings, token: string | null): Promise<void> {
+    const { lab, host, index, networks } = this.#options;
+    const network = (name: Network): string =>
+      `${addressOf(networks.includes(name) ? name : 'storage', index)}:${ports[name]}`;
+    const command =
+      token === null
+        ? ['cluster', 'init', '--name', 'lab', '--host', host.name]
+        : ['host', 'join', '--token-file', '-', '--name', host.name, '--kind', host.kind];
+    await run(
+      [
+        ...inHost(lab, host.name),
+        ...[process.execPath, holdfast, ...command, '--dir', this.folder],
+        ...['--storage-address', network('storage'), '--ha-address', network('ha')],
+        ...(host.site === null ? [] : ['--site', host.site]),
+      ],
+      token ?? '',
+    );
+    this.configure({ runDir: 'run', api: { socket: 'run/api.sock' }, ...settings });
+    mkdirSync(this.runDir, { recursive: true, mode: 0o700 });
+    writeFileSync(join(this.folder, 'context.yaml'), stringify({ sockets: [this.socket] }));
+  }
+
+  /** Changes keys, and keys of groups, of its configuration; a daemon reads it when it starts. */
+  configure(settings: HostSettings): void {
+    const config = parse(readFileSync(this.configFile, 'utf8')) as HostSettings;
+    for (const [key, value] of Object.entries(settings)) {
+      config[key] = typeof value === 'string' ? value : { ...(config[key] as object), ...value };
+    }
+    writeFileSync(this.configFile, stringify(config));
+  }
+
+  /** Some program of the host runs: its power is on. */
+  processes(): number[] {
+    return processesIn(new Set([this.inode]));
+  }
+
+  get daemon(): number | null {
+    return this.#daemon;
+  }
+
+  /** Starts its daemon; `onExit` hears of an end that nobody meant. */
+  startDaemon(onExit: (why: string) => void): void {
+    const { lab, host } = this.#options;
+    const log = openSync(this.log, 'a', 0o600);
+    const [program = '', ...args] = [
+      ...inHost(lab, host.name),
+      ...[process.execPath, holdfast, 'host', 'run', '--config', this.configFile],
+    ];
+    const child = spawn(program, args, {
+      cwd: this.folder,
+      // A group of its own: Ctrl-C is for the lab, which then ends everything in order.
+      detached: true,
+      stdio: ['ignore', log, log],
+    });
+    closeSync(log);
+    this.#daemon = child.pid ?? null;
+    this.isFrozen = false;
+    watch(child, (why) => {
+      if (this.#daemon === child.pid) this.#daemon = null;
+      if (!this.#ended.has(child.pid ?? 0)) onExit(`${why}; ${this.#lastWords()}`);
+    });
+    child.unref();
+  }
+
+  /** kill -9 of the daemon alone. */
+  stopDaemon(): void {
+    if (this.#daemon === null) return;
+    this.#ended.add(this.#daemon);
+    signal(this.#daemon, 'SIGKILL');
+    this.#daemon = null;
+    this.isFrozen = false;
+  }
+
+  freeze(): void {
+    if (this.#daemon === null) return;
+    this.isFrozen = true;
+    signal(this.#daemon, 'SIGSTOP');
+  }
+
+  thaw(): void {
+    if (this.#daemon === null || !this.isFrozen) return;
+    this.isFrozen = false;
+    signal(this.#daemon, 'SIGCONT');
+  }
+
+  /** Its power is lost: it falls silent, and then all of it ends without a word. */
+  async crash(): Promise<void> {
+    const { lab, networks } = this.#options;
+    await setLinks(lab, this.name, networks, false);
+    if (this.#daemon !== null) this.#ended.add(this.#daemon);
+    this.#daemon = null;
+    this.isFrozen = false;
+    const giveUpAtMs = Date.now() + endTimeoutMs;
+    // Until nothing is found any more: a process may just have been forked.
+    for (let left = this.processes(); left.length > 0; left = this.processes()) {
+      if (Date.now() > giveUpAtMs) {
+        throw new HoldfastError('timeout', `Processes ${left.join(', ')} of ${this.name} live on`);
+      }
+      for (const pid of left) signal(pid, 'SIGKILL');
+      await delay(2);
+    }
+  }
+
+  async plugIn(): Promise<void> {
+    const { lab, networks } = this.#options;
+    await setLinks(lab, this.name, networks, true);
+  }
+
+  /** The process that runs this VM here; its guard is another one. */
+  guestOf(vm: string): number | null {
+    const guests = this.processes().filter((pid) => isGuest(readArguments(pid), vm));
+    return guests[0] ?? null;
+  }
+
+  /** Of its daemons; nothing where the lab is being removed. */
+  #lastWords(): string {
+    return readOrNull(this.log)?.trim().split('\n').at(-1) || 'it said nothing';
+  }
+}
+
+/** Whether this is the command line of the guest of a VM, not of its guard. */
+export function isGuest(args: readonly string[], vm: string): boolean {
+  const program = (args[0] ?? '').split('/').at(-1) ?? '';
+  return guestPrograms.test(program) && args.some((arg) => arg.includes(vm));
+}
+
+const guestPrograms = /^(qemu-system-|process-guest$)/;
+
+function watch(child: ChildProcess, onEnd: (why: string) => void): void {
+  child.once('error', (error) => onEnd(error.message));
+  child.once('exit', (code, name) => onEnd(name === null ? `exit status ${code}` : `${name}`));
+}
