@@ -3,8 +3,7 @@
 
 import type { ApiClient } from '../api/client.ts';
 import type { VmReply } from '../api/schemas.ts';
-import { haRulesOf } from '../scenario/ha-rules.ts';
-import type { Scenario, ScenarioVm } from '../scenario/scenario.ts';
+import { haRulesOf, type Scenario, type ScenarioVm } from '../scenario/scenario.ts';
 import type { LabCluster } from './cluster.ts';
 import { waitUntil } from './waiting.ts';
 import type { Watch, WatchedVm } from './watch.ts';

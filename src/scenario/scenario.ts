@@ -5,7 +5,7 @@
 import type { DeviceClass } from '../model/device.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { WaitReason } from '../model/recovery.ts';
-import type { HaRules, HostAffinity, RestartPriority } from '../model/vm.ts';
+import { type HaRules, type HostAffinity, type RestartPriority, rulesOf } from '../model/vm.ts';
 
 export interface Scenario {
   readonly name: string;
@@ -243,4 +243,17 @@ export interface RecoveryResult {
   readonly placedAtMs: number | null;
   readonly startedAtMs: number | null;
   readonly guestReadyAtMs: number | null;
+}
+
+/** What HA keeps to of the VM, as it is asked for when the VM is made. */
+export function haRulesOf(vm: ScenarioVm): HaRules {
+  const { priority, after, separate, readyWhen, affinity, isolationResponse } = vm;
+  return rulesOf({
+    priority,
+    ...(after.length === 0 ? {} : { after }),
+    ...(separate === null ? {} : { separate }),
+    ...(readyWhen === null ? {} : { readyWhen }),
+    ...(affinity === null ? {} : { affinity }),
+    ...(isolationResponse === null ? {} : { isolationResponse }),
+  });
 }
