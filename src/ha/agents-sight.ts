@@ -23,6 +23,7 @@ interface Lookout {
   since: number;
   readonly vms: Map<VmId, ToldVm>;
   isAsked: boolean;
+  askedAtMs: number;
   askAtMs: number;
 }
 
@@ -87,7 +88,10 @@ export class AgentsSight implements Sight {
     const own = this.#own.accessibility(vms);
     if (this.#lookouts.size === 0) return own;
     const all = new Map(own);
-    for (const vm of vms) if (this.#through(vm) !== null) all.set(vm, { accessible: true });
+    for (const vm of vms) {
+      const isOwn = own.get(vm)?.accessible === true;
+      if (!isOwn && this.#best(vm) !== null) all.set(vm, { accessible: true });
+    }
     return all;
   }
 
@@ -115,10 +119,14 @@ export class AgentsSight implements Sight {
     await this.#peer.ask(through.host, 'ha.setProtection', { vm, state: { ...state } }, timeoutMs);
   }
 
-  /** The lookout that knows most of a VM that the own host does not reach. */
+  /** Null: the own host reaches it, or no lookout does. */
   #through(vm: VmId): { readonly host: HostId; readonly told: ToldVm } | null {
     if (this.#lookouts.size === 0) return null;
-    if (this.#own.accessibility([vm]).get(vm)?.accessible === true) return null;
+    return this.#own.accessibility([vm]).get(vm)?.accessible === true ? null : this.#best(vm);
+  }
+
+  /** The lookout with the newest word of the VM. */
+  #best(vm: VmId): { readonly host: HostId; readonly told: ToldVm } | null {
     let best: { host: HostId; told: ToldVm } | null = null;
     for (const { host, vms } of this.#lookouts.values()) {
       const told = vms.get(vm);
@@ -151,7 +159,9 @@ export class AgentsSight implements Sight {
   /** The host says that there is something new. */
   hasNews(host: HostId): void {
     const lookout = this.#lookouts.get(host);
-    if (lookout !== undefined) lookout.askAtMs = this.#clock.now();
+    if (lookout === undefined) return;
+    const earliestMs = lookout.askedAtMs + haLimits.outlookPauseMs;
+    lookout.askAtMs = Math.min(lookout.askAtMs, Math.max(earliestMs, this.#clock.now()));
   }
 
   close(): void {
@@ -161,7 +171,7 @@ export class AgentsSight implements Sight {
 
   /** Lists of a moment at which hosts come or go do not fit each other: who is best twice running is chosen. */
   #choose(nowMs: number): void {
-    const best = this.#best();
+    const best = this.#bestLookouts();
     const chosen = new Set([...best].filter((host) => this.#lastBest.has(host)));
     this.#lastBest = best;
     for (const [host, { vms }] of this.#lookouts) {
@@ -172,15 +182,20 @@ export class AgentsSight implements Sight {
     }
     for (const host of chosen) {
       if (this.#lookouts.has(host)) continue;
-      const lookout = { host, instance: null, since: 0, isAsked: false, askAtMs: nowMs };
-      this.#lookouts.set(host, { ...lookout, vms: new Map() });
+      const never = {
+        instance: null,
+        since: 0,
+        isAsked: false,
+        askedAtMs: Number.NEGATIVE_INFINITY,
+      };
+      this.#lookouts.set(host, { host, ...never, askAtMs: nowMs, vms: new Map() });
       this.#log.info(`${host} is lookout for VMs that ${this.#self} does not reach`);
     }
     if (chosen.size === 0) this.#remembered.clear();
   }
 
   /** Those that reach most first, and of equals one that is lookout already. */
-  #best(): ReadonlySet<HostId> {
+  #bestLookouts(): ReadonlySet<HostId> {
     const seen = [new Set(this.#storage.reachableHosts())];
     const able = this.#membership.linked().filter(({ beat }) => beat?.master === this.#self);
     const reached = ({ list }: Member) => list?.reaches ?? [];
@@ -200,7 +215,8 @@ export class AgentsSight implements Sight {
 
   #look(lookout: Lookout): void {
     lookout.isAsked = true;
-    lookout.askAtMs = this.#clock.now() + haLimits.outlookMs;
+    lookout.askedAtMs = this.#clock.now();
+    lookout.askAtMs = lookout.askedAtMs + haLimits.outlookMs;
     const question: OutlookQuestion = { instance: lookout.instance, since: lookout.since };
     this.#peer.request(
       lookout.host,

@@ -19,6 +19,8 @@ export const haLimits = {
   reachFreshMs: 2000,
   /** Between two questions to a lookout that says nothing by itself. */
   outlookMs: 500,
+  /** And to one that says that there is news. */
+  outlookPauseMs: 50,
   outlookTimeoutMs: 1000,
   outlookVmsAtOnce: 500,
   /** How often a lookout looks at all VMs, should nobody have told it of a change. */

@@ -40,7 +40,10 @@ export class Monitor {
     this.#self = options.self;
     this.#sight = options.sight;
     this.#membership = options.membership;
-    this.relations = new Relations((vm) => options.membership.report(vm));
+    this.relations = new Relations(
+      (vm) => options.membership.report(vm),
+      (vm) => this.#runsElsewhere(vm),
+    );
   }
 
   /** The generic GET, of all or of these VMs, merged into what is known; returns the number of its
@@ -74,6 +77,13 @@ export class Monitor {
       candidates.push({ vm, name: view.name, memoryBytes, cpus, ...rulesOf(state), ...past });
     }
     return { candidates };
+  }
+
+  /** Nobody here hears its holder, and the storage network reaches it. */
+  #runsElsewhere(vm: VmId): boolean {
+    const holder = this.#sight.vm(vm)?.lock.holder ?? null;
+    if (holder === null || this.#membership.member(holder)?.condition !== 'failed') return false;
+    return this.#sight.reaches(holder);
   }
 
   #findMissing(nowMs: number): void {

@@ -5,15 +5,18 @@ import type { GuestState, HaRules } from '../model/vm.ts';
 import { Relations } from './relations.ts';
 
 const running = new Map<VmId, { host: string; state: GuestState; ready: boolean }>();
+const elsewhere = new Set<VmId>();
 const relations = () => {
   running.clear();
-  return new Relations((vm) => {
+  elsewhere.clear();
+  const report = (vm: VmId) => {
     const found = running.get(vm);
     if (found === undefined) return null;
     const { host, state, ready } = found;
     const row = { vm, name: vm, epoch: epoch(1), state, ready, cpus: 1, memoryBytes: 1 };
     return { host: hostId(host), row };
-  });
+  };
+  return new Relations(report, (vm) => elsewhere.has(vm));
 };
 
 function know(it: Relations, name: string, rules: Partial<HaRules> & { isOff?: boolean } = {}) {
@@ -52,6 +55,13 @@ describe('what a VM starts after', () => {
     know(it, 'db');
     expect(unmet(it, 'db')).not.toBeNull();
     it.know(vmId('db'), null);
+    expect(unmet(it, 'db')).toBeNull();
+  });
+
+  test('is not waited for where another partition runs it', () => {
+    const it = relations();
+    know(it, 'db');
+    elsewhere.add(vmId('db'));
     expect(unmet(it, 'db')).toBeNull();
   });
 

@@ -14,9 +14,12 @@ export class Relations {
   readonly #byName = new Map<string, VmId>();
   readonly #byLabel = new Map<string, Set<VmId>>();
   readonly #report: (vm: VmId) => Report | null;
+  readonly #runsElsewhere: (vm: VmId) => boolean;
 
-  constructor(report: (vm: VmId) => Report | null) {
+  /** `runsElsewhere`: a host of another partition of the HA network holds its lock. */
+  constructor(report: (vm: VmId) => Report | null, runsElsewhere: (vm: VmId) => boolean) {
     this.#report = report;
+    this.#runsElsewhere = runsElsewhere;
   }
 
   /** Of a VM that is there; null: there is none any more. */
@@ -43,6 +46,7 @@ export class Relations {
       const state = vm === undefined ? undefined : this.#states.get(vm);
       if (vm === undefined || state?.protected !== true || this.#waitsFor(state, name)) continue;
       const row = this.#report(vm)?.row;
+      if (row === undefined && this.#runsElsewhere(vm)) continue;
       if (row?.state !== 'running') return `${other}, which it starts after, does not run yet`;
       if (state.readyWhen === 'heard' && !row.ready) {
         return `the guest of ${other}, which it starts after, has not been heard yet`;
