@@ -76,6 +76,8 @@ class HaModule implements Ha {
   #isTurnDue = false;
   #timer: Timer | null = null;
   #lastTurnMs = 0;
+  /** Until when what is read may have been said long ago. */
+  #deafUntilMs = Number.NEGATIVE_INFINITY;
   #nextBeatMs = 0;
   #isNews = false;
 
@@ -234,7 +236,7 @@ class HaModule implements Ha {
       outlook: this.#outlook,
       runner,
       log: this.#log,
-      master: () => (this.#isRunning ? this.master() : null),
+      master: () => (this.#isRunning && !this.#isDeaf(this.#clock.now()) ? this.master() : null),
       onStarted: (vm, epoch) => this.poweredOn(vm, epoch),
     });
     peer.onSession((host, isUp) => {
@@ -266,9 +268,14 @@ class HaModule implements Ha {
     if (concerned.length > 0 || this.#master !== null) this.#poke();
   }
 
+  /** It stood still just now: what waited in its sockets meanwhile is old, and says nothing of the others. */
+  #isDeaf(nowMs: number): boolean {
+    return nowMs < this.#deafUntilMs || nowMs - this.#lastTurnMs > this.#timings.suspectAfterMs;
+  }
+
   #heard(from: HostId, beat: Heartbeat): void {
-    if (!this.#isRunning) return;
     const nowMs = this.#clock.now();
+    if (!this.#isRunning || this.#isDeaf(nowMs)) return;
     const before = this.#membership.member(from)?.condition;
     const heard = this.#membership.heard(from, beat, nowMs);
     if (heard.answer) this.#beat([from], nowMs);
@@ -280,7 +287,9 @@ class HaModule implements Ha {
   }
 
   #listed(from: HostId, list: VmList): void {
-    if (!this.#isRunning || !this.#membership.listed(from, list, this.#clock.now())) return;
+    const nowMs = this.#clock.now();
+    if (!this.#isRunning || this.#isDeaf(nowMs)) return;
+    if (!this.#membership.listed(from, list, nowMs)) return;
     // Others only remember it: with 64 hosts that are all starting VMs, lists come all the time.
     if (this.#master !== null || this.#recoveries.awaited().length > 0) this.#poke();
   }
@@ -372,6 +381,7 @@ class HaModule implements Ha {
 
   /** The process was frozen or starved: the silence that it sees is its own. */
   #stoodStill(nowMs: number): void {
+    this.#deafUntilMs = nowMs + this.#timings.heartbeatIntervalMs / 2;
     const seconds = ((nowMs - this.#lastTurnMs) / 1000).toFixed(1);
     this.#log.warn(`stood still for ${seconds} s; listening again before anything else`);
     this.#membership.forgive(nowMs);

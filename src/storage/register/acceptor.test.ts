@@ -203,9 +203,21 @@ describe('what it refuses', () => {
     bench.prepare(ballot(1), { create: true, voter: { ...bench.voter, host: b } });
     expect(bench.after(5)).toEqual(['notVoter', 'notVoter', 'notVoter', 'notVoter']);
     bench.prepare(ballot(1), { create: true });
-    bench.prepare(ballot(2), { voter: { ...bench.voter, joined: 2 } });
+    bench.prepare(ballot(2), { voter: { ...bench.voter, joined: 0 } });
     bench.accept(ballot(2, b), 'x', ballot(3, b), a);
     expect(bench.after(5).sort()).toEqual(['bad-request', 'notVoter', 'promised - 0']);
+  });
+
+  it('its former self, once it was asked as the voter that it became later', async () => {
+    const bench = await new Bench().start();
+    bench.prepare(ballot(1), { create: true });
+    bench.accept(ballot(1), 'x');
+    bench.after(5);
+    // The others have become the voters with it in its new name, and it was cut off meanwhile.
+    bench.prepare(ballot(2), { voter: { ...bench.voter, joined: 2 } });
+    expect(bench.after(5)).toEqual(['promised - 0']);
+    bench.prepare(ballot(3));
+    expect(bench.after(5)).toEqual(['notVoter']);
   });
 
   it('a record that ends a protected lock: asked with its own accepted record, at decision time', async () => {
