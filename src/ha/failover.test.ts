@@ -41,6 +41,7 @@ class Bench implements World {
   dataHosts = (vm: VmId) => this.data.get(vm) ?? [];
   /** Names of VMs that run. */
   up = new Set<string>();
+  isProtected = true;
   /** Of the label of any candidate. */
   apart = new Map<HostId, number>();
   unmet = ({ after = [] }: Candidate) => after.find((name) => !this.up.has(name)) ?? null;
@@ -81,7 +82,7 @@ class Bench implements World {
 
   lockAnswer(remainingMs: number, holder: HostId | null = h1): this {
     for (const { vm } of this.take('askLock')) {
-      const status = { holder, epoch: epoch(1), remainingMs };
+      const status = { holder, epoch: epoch(1), isProtected: this.isProtected, remainingMs };
       this.machine.lockAnswered(vm, { ok: true, status }, this.nowMs);
     }
     return this.go();
@@ -516,6 +517,14 @@ test('property: each candidate is in one stage, no VM has two starts, and in the
     }),
     { numRuns: 100 },
   );
+});
+
+test('what its voters know to be switched off is left alone, without a word', () => {
+  const it = new Bench();
+  it.isProtected = false;
+  it.want(candidate('v')).toStart();
+  expect([it.take('start'), it.machine.stageOf(v)]).toEqual([[], 'dismissed']);
+  expect(it.notes.map((note) => note.type)).toEqual(['over']);
 });
 
 describe('what it has to do with other VMs', () => {

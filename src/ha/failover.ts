@@ -21,6 +21,8 @@ import { QuickFailures } from './quick-failures.ts';
 import { isBusy, isWorthTrying, type Room, roomsOf, take } from './rooms.ts';
 import { lockText, nextLookMs, reasonToLeave } from './wait-list.ts';
 
+const switchedOff = 'it has been switched off meanwhile';
+
 export class Failover {
   readonly #world: World;
   readonly #leaseDurationMs: number;
@@ -87,7 +89,8 @@ export class Failover {
     const entry = this.#entries.get(vm);
     if (entry?.stage !== 'asking') return; // not needed any more
     if (answer.ok) {
-      if (answer.status.remainingMs > 0) this.#waitForLock(entry, answer.status, nowMs);
+      if (!answer.status.isProtected) this.#dismiss(entry, nowMs, switchedOff);
+      else if (answer.status.remainingMs > 0) this.#waitForLock(entry, answer.status, nowMs);
       else this.#lockIsFree(entry, nowMs);
       return;
     }
@@ -144,7 +147,7 @@ export class Failover {
       );
     }
     if (code === 'not-protected') {
-      return this.#dismiss(entry, nowMs, 'it has been switched off meanwhile');
+      return this.#dismiss(entry, nowMs, switchedOff);
     }
     this.#note(entry, 'failed', nowMs, `${entry.name} could not be started on ${host}: ${text}.`);
     const access = this.#access(vm);

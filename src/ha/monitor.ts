@@ -63,8 +63,14 @@ export class Monitor {
   compare(nowMs: number): Comparison {
     this.#findMissing(nowMs);
     const candidates: Candidate[] = [];
+    // What is news of them may not have been told yet: a list without a VM that was switched off comes first.
+    if (this.#missing.size > 0) this.get([...this.#missing]);
     for (const vm of this.#missing) {
       const state = this.#known.get(vm) as ProtectionState;
+      if (!state.protected) {
+        this.#missing.delete(vm);
+        continue;
+      }
       const view = this.#sight.vm(vm);
       if (view === null) {
         this.#missing.delete(vm);

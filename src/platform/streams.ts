@@ -11,6 +11,10 @@ import { plainBytes } from './frame-stream.ts';
 /** Of `sockaddr_un` on Linux, without the final zero. */
 export const maxSocketPathBytes = 107;
 
+/** Connections that wait to be accepted: so many at once keep a guest from its disk for a moment only. More than
+ * the usual `net.core.somaxconn` the kernel does not keep. */
+const backlog = 4096;
+
 /** Closing a listener ends accepting; the streams that it accepted stay with their owners. */
 export function createStreams(): Streams {
   return {
@@ -41,7 +45,7 @@ function bindPrivately(server: Server, path: string): Promise<void> {
     // thread makes meanwhile.
     const mask = process.umask(0o077);
     try {
-      server.listen(path);
+      server.listen({ path, backlog });
       chmodSync(path, 0o600);
     } catch {
       // The path could not be bound: the event says why.

@@ -92,6 +92,8 @@ export interface Notice {
 export interface LockStatus {
   readonly holder: HostId | null;
   readonly epoch: Epoch;
+  /** By the newest record that a voter has accepted: a start by HA would not be refused. */
+  readonly isProtected: boolean;
   /** It is given up on demand. */
   readonly use?: 'repair';
   /** For how long the voters still protect it; 0: it may be taken now. */

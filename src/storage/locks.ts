@@ -130,6 +130,8 @@ export function createLocks(options: {
       epoch: record.lock.epoch,
       ...(record.lock.use === undefined ? {} : { use: record.lock.use }),
       remainingMs: Math.ceil(voter.remainingMs(record)),
+      revision: record.revision,
+      isProtected: isProtected(record),
     };
     reply.ok(answer as unknown as JsonValue);
   });
@@ -175,10 +177,11 @@ export function createLocks(options: {
       const ofGroup = group.flatMap((voter) => answerOf(voter)?.remainingMs ?? []);
       return ofGroup.sort((a, b) => a - b)[majority(group.length) - 1] ?? 0;
     });
-    const newest = [...answers.values()].reduce((a, b) => (b.epoch > a.epoch ? b : a));
+    const newest = [...answers.values()].reduce((a, b) => (b.revision > a.revision ? b : a));
     return {
       holder: newest.holder,
       epoch: newest.epoch,
+      isProtected: newest.isProtected,
       ...(newest.use === undefined ? {} : { use: newest.use }),
       remainingMs: Math.max(...remaining),
     };
@@ -427,10 +430,13 @@ function assertReady(record: NamespaceRecord): NamespaceRecord {
 }
 
 function assertProtected(record: NamespaceRecord): void {
-  const state = readProtection(record.metadata[haService]?.[protectionKey]);
-  if (state?.protected !== true) {
+  if (!isProtected(record)) {
     throw new HoldfastError('not-protected', `VM ${record.name} is not protected any more`);
   }
+}
+
+function isProtected(record: NamespaceRecord): boolean {
+  return readProtection(record.metadata[haService]?.[protectionKey])?.protected === true;
 }
 
 function held(record: NamespaceRecord, status: LockStatus | null): HoldfastError {

@@ -447,6 +447,7 @@ export class HaCluster {
         return {
           holder: fake.holder,
           epoch: epoch(fake.epoch),
+          isProtected: readProtection(fake.protection)?.protected === true,
           remainingMs: this.remainingMs(fake),
         };
       },

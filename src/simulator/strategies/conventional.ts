@@ -17,7 +17,7 @@ export function withoutAsking(storage: Storage): Storage {
       } catch (error) {
         if (!isError(error, 'inaccessible')) throw error;
         const last = storage.vm(vm)?.lock.epoch ?? epoch(0);
-        return { holder: null, epoch: last, remainingMs: 0 };
+        return { holder: null, epoch: last, isProtected: true, remainingMs: 0 };
       }
     },
   };

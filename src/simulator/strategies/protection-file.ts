@@ -108,6 +108,8 @@ export function storeInFile(options: {
       }
       return { values: [...values].map(([vm, value]) => ({ vm, value })), objectReads: 0 };
     },
+    // The voters of the VM's own object know nothing of it.
+    lockStatus: async (vm) => ({ ...(await storage.lockStatus(vm)), isProtected: true }),
     watchMetadata(service, listener) {
       if (service === haService) file.watch(listener);
       else storage.watchMetadata(service, listener);

@@ -56,4 +56,7 @@ export interface StatusAnswer {
   readonly epoch: Epoch;
   readonly use?: 'repair';
   readonly remainingMs: number;
+  readonly revision: number;
+  /** HA may start the VM. */
+  readonly isProtected: boolean;
 }
