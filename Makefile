@@ -4,7 +4,7 @@
 NODE := node
 SOURCES := $(shell find src -name '*.ts' -not -name '*.test.ts')
 
-.PHONY: golden explore build setup packages packages-test node24 guest demo test test-unit test-e2e lint crash-test bench-sim bench-storage format clean
+.PHONY: golden explore build setup packages packages-test node24 guest demo test test-unit test-e2e lint crash-test bench-sim bench-storage bench-failover soak format clean
 .DELETE_ON_ERROR:
 
 build: dist/.built dist/qemu/guard dist/process-guest/process-guest ## compile the program into dist/
@@ -35,6 +35,13 @@ bench-sim: build ## how fast virtual time runs; ARGS="small" for the quick half
 bench-storage: build ## the object store beside etcd, qemu-nbd, nbdkit and Ceph; ARGS="set disk --repetitions 9"
 	@scripts/setup.sh bench
 	@$(NODE) bench/storage.mjs $(ARGS)
+
+bench-failover: packages-test build guest ## how long VMs are gone when hosts and networks fail; ARGS="crash --failures 10 --qemu"
+	@$(NODE) bench/failover.mjs $(ARGS)
+
+HOURS := 2
+soak: packages-test build guest ## random faults on real daemons, for hours; HOURS=0.1 SEED=7
+	@$(NODE) scripts/soak.mjs --hours $(HOURS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 SEEDS := 1000
 explore: build ## random faults on virtual time; SEEDS=100000, ARGS="--minutes 60 --from 5000"
