@@ -25,6 +25,7 @@ export class Relations {
   /** Of a VM that is there; null: there is none any more. */
   know(vm: VmId, state: ProtectionState | null): void {
     const before = this.#states.get(vm);
+    if (before === state) return; // as mostly
     if (before !== undefined) {
       if (this.#byName.get(before.name) === vm) this.#byName.delete(before.name);
       this.#byLabel.get(before.separate ?? '')?.delete(vm);

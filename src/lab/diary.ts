@@ -2,6 +2,7 @@
 // event of a host stands in its log too, so the story of a run and the moments of its failovers come from here.
 
 import type { EventType } from '../model/events.ts';
+import { toldEvents } from '../scenario/told-events.ts';
 import { Tail } from './tail.ts';
 
 export interface Entry {
@@ -68,30 +69,8 @@ function entryOf(host: string, line: string): Entry | null {
   };
 }
 
-/** The rooms tell each decision once; of the events only those are told that no room writes a line about. */
-const toldAsEvents: ReadonlySet<EventType | null> = new Set<EventType | null>([
-  'vm.ready',
-  'vm.silent',
-  'vm.panicked',
-  'vm.diskDetached',
-  'vm.diskAttached',
-  'storage.copyAdded',
-  'storage.copyLost',
-  'storage.copyRemoved',
-  'storage.copyRestored',
-  'storage.rebuild',
-  'storage.restriped',
-  'storage.restriping',
-  'storage.voterReplaced',
-  'storage.damaged',
-  'storage.full',
-  'storage.badBlock',
-  'storage.repaired',
-  'storage.unreadable',
-]);
-
 /** Whether it belongs into the story of a run. */
 export function isTold({ room, event, level }: Entry): boolean {
   if (level === 'debug') return false;
-  return room !== 'events' || toldAsEvents.has(event);
+  return room !== 'events' || toldEvents.has(event);
 }

@@ -2,35 +2,10 @@
 // stood still or began is known from its process; what the hosts decided meanwhile, from their logs. No SET of
 // the product's own is ever refused, which leaves one of the counters to the simulator's strategies.
 
-import type { EventType } from '../model/events.ts';
+import { counterOf, type Moments, momentOf, noCounts, noMoments } from '../scenario/run-counts.ts';
 import type { CounterName, RecoveryResult } from '../scenario/scenario.ts';
 import type { Entry } from './diary.ts';
 import { type Change, type Instance, Instances, stoodSince } from './instances.ts';
-
-type Moment = 'detectedAtMs' | 'lockFreeAtMs' | 'accessibleAtMs' | 'placedAtMs';
-type Moments = Record<Moment, number | null>;
-
-const momentOf: Partial<Record<EventType, Moment>> = {
-  'failover.detected': 'detectedAtMs',
-  'failover.lockFree': 'lockFreeAtMs',
-  'failover.accessible': 'accessibleAtMs',
-  'failover.placed': 'placedAtMs',
-};
-
-const counterOf: Readonly<Record<string, CounterName>> = {
-  'ha.restarting': 'restartAttempts',
-  'ha.restartFailed': 'restartAttemptsFailed',
-  'ha.elected': 'elections',
-  'ha.metadataGet': 'metadataGets',
-  'protection.set': 'metadataSets',
-};
-
-const none: Moments = {
-  detectedAtMs: null,
-  lockFreeAtMs: null,
-  accessibleAtMs: null,
-  placedAtMs: null,
-};
 
 /** What happened, in milliseconds since 1970. */
 export type Happened =
@@ -54,16 +29,7 @@ export function recordOf(story: readonly Happened[], zero: number): RunRecord {
 }
 
 class Replay implements RunRecord {
-  readonly counters: Record<CounterName, number> = {
-    restartAttempts: 0,
-    restartAttemptsFailed: 0,
-    metadataSets: 0,
-    metadataSetsRefused: 0,
-    metadataGets: 0,
-    elections: 0,
-    pauses: 0,
-    resumes: 0,
-  };
+  readonly counters: Record<CounterName, number> = noCounts();
   readonly recoveries: RecoveryResult[] = [];
   readonly #zero: number;
   readonly #instances = new Instances();
@@ -89,7 +55,7 @@ class Replay implements RunRecord {
     if (counter !== undefined) this.counters[counter] += 1;
     if (event === null || vm === null) return;
     const atMs = Math.round(at - this.#zero);
-    if (event === 'failover.detected') this.#moments.set(vm, { ...none });
+    if (event === 'failover.detected') this.#moments.set(vm, { ...noMoments });
     const moment = momentOf[event];
     const moments = this.#moments.get(vm);
     if (moment !== undefined && moments !== undefined) moments[moment] = atMs;
@@ -114,7 +80,7 @@ class Replay implements RunRecord {
     const { vm } = instance;
     this.#current.set(vm, instance);
     const isByUser = this.#switchedOff.delete(vm);
-    const moments = this.#moments.get(vm) ?? none;
+    const moments = this.#moments.get(vm) ?? noMoments;
     this.#moments.delete(vm);
     if (at < this.#zero || before === undefined || isByUser) return;
     this.recoveries.push({

@@ -3,6 +3,7 @@
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { HoldfastError } from '../model/errors.ts';
+import { befallen } from '../scenario/befallen.ts';
 import type { Check, CheckResult, Scenario, ScenarioResult } from '../scenario/scenario.ts';
 import { askAll, checkNow, checkRecord, vmState } from './checks.ts';
 import { LabCluster } from './cluster.ts';
@@ -10,7 +11,7 @@ import { Diary, type Entry, isTold } from './diary.ts';
 import type { LabRecord } from './labs.ts';
 import { leastRateHz } from './observer.ts';
 import { type Happened, type RunRecord, recordOf } from './record.ts';
-import { apply, befallen, type World } from './steps.ts';
+import { apply, guestsOf, type World } from './steps.ts';
 import { makeVms, startVms, waitForVms } from './vms.ts';
 import { type Violation, Watch } from './watch.ts';
 
@@ -158,8 +159,9 @@ class Run {
     if (steps.length === 0) return;
     const late = this.#nowMs() - atMs;
     if (late > lateMs) this.#tell(`(${(late / 1000).toFixed(1)} s later than it should be)`);
+    const hostsOfGuest = (vm: string) => guestsOf(vm, world).map(({ host }) => host.name);
     for (const step of steps) {
-      this.#story.push({ what: 'fault', at: Date.now(), hosts: befallen(step, world) });
+      this.#story.push({ what: 'fault', at: Date.now(), hosts: befallen(step, hostsOfGuest) });
       if (step.kind === 'powerOff') {
         this.#story.push({ what: 'switchedOff', at: Date.now(), vm: step.vm });
       }

@@ -18,27 +18,6 @@ export interface World {
   tell(text: string): void;
 }
 
-/** The hosts that a step befalls; for the time of a failure. */
-export function befallen(step: StepKind, world: World): readonly string[] {
-  switch (step.kind) {
-    case 'crash':
-    case 'stopDaemon':
-    case 'freeze':
-    case 'isolate':
-    case 'fillDisk':
-      return [step.host];
-    case 'partition':
-      return step.groups.flat();
-    case 'block':
-      return [step.from, step.to];
-    case 'killGuest':
-    case 'hangGuest':
-      return guestsOf(step.vm, world).map(({ host }) => host.name);
-    default:
-      return [];
-  }
-}
-
 export async function apply(step: StepKind, world: World): Promise<void> {
   const { cluster } = world;
   world.tell(stepText(step));
@@ -102,7 +81,7 @@ function freeze(host: LabHost, forMs: number, { signal, tell }: World): void {
   delay(forMs, undefined, { signal }).then(thaw, () => undefined);
 }
 
-function guestsOf(vm: string, { cluster, idOf }: World): { pid: number; host: LabHost }[] {
+export function guestsOf(vm: string, { cluster, idOf }: World): { pid: number; host: LabHost }[] {
   return cluster.hosts.flatMap((host) => {
     const pid = host.guestOf(idOf(vm));
     return pid === null ? [] : [{ pid, host }];

@@ -6,9 +6,9 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from '@commander-js/extra-typings';
 import { inOwnTurn, settlePromises } from '../../platform/promises.ts';
+import { stepText } from '../../scenario/step-text.ts';
 import { planOf } from '../../simulator/explore/plan.ts';
 import { strikeText } from '../../simulator/explore/strikes.ts';
-import { textOf } from '../../simulator/run/steps.ts';
 import { wholeNumber } from '../arguments.ts';
 import type { OpenSession } from '../command.ts';
 import { AlreadySaid, UsageError } from '../failure.ts';
@@ -77,7 +77,7 @@ async function replay(io: Io, seed: number, json: boolean): Promise<boolean> {
   if (json) {
     const faults = result.done.map(({ atMs, step, struckAt }) => ({
       atMs,
-      text: textOf(step),
+      text: stepText(step),
       struckAt,
     }));
     const { events, simulatedMs } = result;

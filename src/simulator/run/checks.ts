@@ -1,19 +1,22 @@
 // What a scenario expects, held against the world: guests as they are, and hosts as they would answer a
 // user.
 
-import type { Check, CheckResult, VmStateName } from '../../scenario/scenario.ts';
+import type { Check, CheckResult } from '../../scenario/scenario.ts';
+import {
+  type CheckOf,
+  counterVerdict,
+  mastersVerdict,
+  type ProtectionSaid,
+  protectedVerdict,
+  restartVerdict,
+  type Seen,
+  statesVerdict,
+  type Verdict,
+} from '../../scenario/verdicts.ts';
 import type { VirtualGuest } from '../world/guest.ts';
 import type { Machine } from '../world/machine.ts';
 import type { Observer, World } from '../world/world.ts';
 import type { RunRecord } from './record.ts';
-
-interface Seen {
-  readonly state: VmStateName;
-  /** Where it runs, or stands still; or who waits for what. */
-  readonly detail: string;
-}
-
-type Of<Kind extends Check['kind']> = Extract<Check, { readonly kind: Kind }>;
 
 /** Collects what the checks of a run see; `now` for those of one moment, `results` at the end. */
 export class Checks implements Observer {
@@ -70,10 +73,10 @@ export class Checks implements Observer {
     });
   }
 
-  #nevers(): Of<'never'>[] {
+  #nevers(): CheckOf<'never'>[] {
     const nowMs = this.#world.nowMs();
     return this.#checks.filter(
-      (check): check is Of<'never'> =>
+      (check): check is CheckOf<'never'> =>
         check.kind === 'never' && nowMs >= check.fromMs && nowMs <= check.toMs,
     );
   }
@@ -83,33 +86,27 @@ export class Checks implements Observer {
     this.#broken.set(check, `${who} at ${(this.#world.nowMs() / 1000).toFixed(3)}s`);
   }
 
-  #look(check: Check): { readonly ok: boolean; readonly saw: string } {
+  #look(check: Check): Verdict {
     switch (check.kind) {
       case 'state':
-        return this.#states(check);
+        return statesVerdict(
+          check,
+          check.vms.map((vm) => this.#stateOf(vm)),
+        );
       case 'masters':
-        return this.#masters(check);
+        return mastersVerdict(
+          check,
+          this.#world.machines.filter(isMaster).map(({ name }) => name),
+        );
       case 'protected':
-        return this.#protected(check);
+        return protectedVerdict(check, (vm) => this.#protectionSaid(vm));
       case 'restartedWithin':
-        return this.#restarted(check);
-      case 'counter': {
-        const value = this.#record.counters[check.counter as keyof RunRecord['counters']] ?? 0;
-        const ok = value >= (check.min ?? 0) && value <= (check.max ?? Number.POSITIVE_INFINITY);
-        return { ok, saw: String(value) };
-      }
+        return restartVerdict(check, this.#record.recoveries);
+      case 'counter':
+        return counterVerdict(check, this.#record.counters);
       case 'never':
         throw new Error('a check of a span is no check of a moment');
     }
-  }
-
-  #states(check: Of<'state'>): { readonly ok: boolean; readonly saw: string } {
-    const seen = check.vms.map((vm) => ({ vm, ...this.#stateOf(vm) }));
-    const fits = ({ state, detail }: Seen) =>
-      state === check.state &&
-      (check.on === null || check.on.includes(detail)) &&
-      (check.for === null || detail === check.for);
-    return { ok: seen.every(fits), saw: summary(seen) };
   }
 
   #stateOf(vm: string): Seen {
@@ -130,71 +127,14 @@ export class Checks implements Observer {
     return { state: 'off', detail: '' };
   }
 
-  #masters(check: Of<'masters'>): { readonly ok: boolean; readonly saw: string } {
-    const all = this.#world.machines
-      .filter((machine) => isMaster(machine))
-      .map((machine) => machine.name);
-    const perGroup = check.groups.map((group) => all.filter((host) => group.includes(host)));
-    const saw = all.length === 0 ? 'no master' : `masters ${all.join(', ')}`;
-    return { ok: perGroup.every((masters) => masters.length === 1), saw };
-  }
-
-  #protected(check: Of<'protected'>): { readonly ok: boolean; readonly saw: string } {
-    const wrong: string[] = [];
-    for (const vm of check.vms) {
-      let hosts = 0;
-      for (const { name, host, isFrozen } of this.#world.machines) {
-        const info = isFrozen ? undefined : host?.manager.vms().find((one) => one.name === vm);
-        if (info === undefined || !info.accessible) continue;
-        hosts += 1;
-        if (info.protection.status !== 'protected') {
-          wrong.push(`${name} says ${vm} is ${info.protection.status}`);
-        }
-      }
-      if (hosts === 0) wrong.push(`no host can reach ${vm}`);
-    }
-    return { ok: wrong.length === 0, saw: wrong.length === 0 ? 'all' : few(wrong) };
-  }
-
-  #restarted(check: Of<'restartedWithin'>): { readonly ok: boolean; readonly saw: string } {
-    const wrong: string[] = [];
-    const took: number[] = [];
-    for (const vm of check.vms) {
-      const recoveries = this.#record.recoveries.filter((one) => one.vm === vm);
-      if (recoveries.length === 0) wrong.push(`${vm} was not restarted`);
-      for (const { failedAtMs, startedAtMs } of recoveries) {
-        const ms = (startedAtMs ?? Number.POSITIVE_INFINITY) - failedAtMs;
-        took.push(ms);
-        if (ms > check.withinMs) wrong.push(`${vm} after ${(ms / 1000).toFixed(3)}s`);
-      }
-    }
-    if (wrong.length > 0) return { ok: false, saw: few(wrong) };
-    return { ok: true, saw: `at most ${(Math.max(...took) / 1000).toFixed(3)}s` };
+  #protectionSaid(vm: string): ProtectionSaid[] {
+    return this.#world.machines.flatMap(({ name, host, isFrozen }) => {
+      const info = isFrozen ? undefined : host?.manager.vms().find((one) => one.name === vm);
+      return info?.accessible === true ? [{ host: name, status: info.protection.status }] : [];
+    });
   }
 }
 
 function isMaster(machine: Machine): boolean {
   return machine.host !== null && machine.host.manager.status().master === machine.name;
-}
-
-function summary(seen: readonly Seen[]): string {
-  const groups = new Map<VmStateName, { count: number; details: Set<string> }>();
-  for (const { state, detail } of seen) {
-    const group = groups.get(state) ?? { count: 0, details: new Set() };
-    groups.set(state, group);
-    group.count += 1;
-    if (detail !== '') group.details.add(detail);
-  }
-  return [...groups]
-    .map(([state, { count, details }]) => {
-      const names = [...details].sort().join(', ');
-      const link = state === 'waiting' ? 'for' : 'on';
-      return `${count} ${state}${names === '' ? '' : ` ${link} ${names}`}`;
-    })
-    .join('; ');
-}
-
-function few(texts: readonly string[]): string {
-  const shown = texts.slice(0, 3).join('; ');
-  return texts.length > 3 ? `${shown}; and ${texts.length - 3} more` : shown;
 }

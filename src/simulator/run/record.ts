@@ -4,20 +4,17 @@
 import type { ClusterEvent } from '../../model/events.ts';
 import type { HostId } from '../../model/ids.ts';
 import type { Point } from '../../ports/probe.ts';
+import {
+  counterOf,
+  type Moments,
+  momentOf,
+  noCounts,
+  noMoments,
+} from '../../scenario/run-counts.ts';
 import type { CounterName, RecoveryResult } from '../../scenario/scenario.ts';
 import type { VirtualGuest } from '../world/guest.ts';
 import type { Machine } from '../world/machine.ts';
 import type { Observer, World } from '../world/world.ts';
-
-type Moment = 'detectedAtMs' | 'lockFreeAtMs' | 'accessibleAtMs' | 'placedAtMs';
-type Moments = Record<Moment, number | null>;
-
-const momentOf: Partial<Record<ClusterEvent['type'], Moment>> = {
-  'failover.detected': 'detectedAtMs',
-  'failover.lockFree': 'lockFreeAtMs',
-  'failover.accessible': 'accessibleAtMs',
-  'failover.placed': 'placedAtMs',
-};
 
 interface Instance {
   readonly machine: HostId;
@@ -26,24 +23,8 @@ interface Instance {
   stoodSinceMs: number | null;
 }
 
-const none: Moments = {
-  detectedAtMs: null,
-  lockFreeAtMs: null,
-  accessibleAtMs: null,
-  placedAtMs: null,
-};
-
 export class RunRecord implements Observer {
-  readonly counters: Record<CounterName, number> = {
-    restartAttempts: 0,
-    restartAttemptsFailed: 0,
-    metadataSets: 0,
-    metadataSetsRefused: 0,
-    metadataGets: 0,
-    elections: 0,
-    pauses: 0,
-    resumes: 0,
-  };
+  readonly counters: Record<CounterName, number> = noCounts();
   readonly recoveries: RecoveryResult[] = [];
   readonly #world: World;
   readonly #instances = new Map<string, Instance>();
@@ -74,19 +55,15 @@ export class RunRecord implements Observer {
 
   reached(_machine: Machine, point: Point): void {
     if (!this.#isOn) return;
-    const { counters } = this;
-    if (point.at === 'ha.restarting') counters.restartAttempts += 1;
-    else if (point.at === 'ha.restartFailed') counters.restartAttemptsFailed += 1;
-    else if (point.at === 'protection.set') counters.metadataSets += 1;
-    else if (point.at === 'ha.metadataGet') counters.metadataGets += 1;
-    else if (point.at === 'ha.elected') counters.elections += 1;
+    const counter = counterOf[point.at];
+    if (counter !== undefined) this.counters[counter] += 1;
   }
 
   told(_machine: Machine, event: ClusterEvent): void {
     const name = event.vmName;
     if (name === undefined) return;
     const atMs = Math.round(this.#world.nowMs());
-    if (event.type === 'failover.detected') this.#moments.set(name, { ...none });
+    if (event.type === 'failover.detected') this.#moments.set(name, { ...noMoments });
     const moment = momentOf[event.type];
     const moments = this.#moments.get(name);
     if (moment !== undefined && moments !== undefined) moments[moment] = atMs;
@@ -111,7 +88,7 @@ export class RunRecord implements Observer {
   #began(machine: Machine, guest: VirtualGuest, before: Instance | undefined): void {
     this.#instances.set(guest.name, { machine: machine.name, guest, stoodSinceMs: null });
     const isByUser = this.#switchedOff.delete(guest.name);
-    const moments = this.#moments.get(guest.name) ?? none;
+    const moments = this.#moments.get(guest.name) ?? noMoments;
     this.#moments.delete(guest.name);
     if (!this.#isOn || before === undefined || isByUser) return;
     const atMs = Math.round(this.#world.nowMs());

@@ -2,6 +2,7 @@
 // and what must hold is looked at. Everything runs in one call, which must be made outside of all
 // promises (a turn of the event loop of its own).
 
+import { befallen } from '../../scenario/befallen.ts';
 import type { CheckResult, Scenario, ScenarioResult } from '../../scenario/scenario.ts';
 import { Invariants, type Violation } from '../checkers/invariants.ts';
 import { createShared, type StrategyCounters } from '../strategies/shared.ts';
@@ -10,7 +11,7 @@ import type { World } from '../world/world.ts';
 import { Checks } from './checks.ts';
 import { RunRecord } from './record.ts';
 import { createWorld, type SetUpOptions, setUp } from './set-up.ts';
-import { apply, befallen } from './steps.ts';
+import { apply } from './steps.ts';
 
 export interface RunOptions extends Omit<SetUpOptions, 'parts'> {
   /** Milliseconds of real time, for the result's `wallMs`. */
@@ -43,6 +44,8 @@ export function runScenario(scenario: Scenario, options: RunOptions): ScenarioRu
   const problems = setUp(world, scenario);
   record.begin();
 
+  const hostsOfGuest = (vm: string) =>
+    world.machines.filter((one) => one.guest(vm) !== null).map(({ name }) => name);
   for (const atMs of moments(scenario)) {
     world.advanceTo(atMs);
     if (atMs % sampleMs === 0) checks.sample();
@@ -51,7 +54,7 @@ export function runScenario(scenario: Scenario, options: RunOptions): ScenarioRu
       if ('atMs' in check && check.atMs === atMs) checks.now(check);
     for (const step of scenario.steps) {
       if (step.atMs !== atMs) continue;
-      record.fault(befallen(step, world));
+      record.fault(befallen(step, hostsOfGuest));
       if (step.kind === 'powerOff') record.switchedOff(step.vm);
       apply(world, step);
     }

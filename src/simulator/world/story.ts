@@ -1,34 +1,11 @@
-// What the story of a run is made of: the log of the hosts, where each decision is told once, by the
-// room that takes it. Events say much of the same for users, so of them only those are told that no
-// room writes a line about.
+// What the story of a run is made of: the log of the hosts, with names in the place of ids.
 
 import type { Manager } from '../../manager/api.ts';
-import type { EventType } from '../../model/events.ts';
 import type { LogFields } from '../../ports/log.ts';
-
-const toldAsEvents: ReadonlySet<unknown> = new Set<EventType>([
-  'vm.ready',
-  'vm.silent',
-  'vm.panicked',
-  'vm.diskDetached',
-  'vm.diskAttached',
-  'storage.copyAdded',
-  'storage.copyLost',
-  'storage.copyRemoved',
-  'storage.copyRestored',
-  'storage.rebuild',
-  'storage.restriped',
-  'storage.restriping',
-  'storage.voterReplaced',
-  'storage.damaged',
-  'storage.full',
-  'storage.badBlock',
-  'storage.repaired',
-  'storage.unreadable',
-]);
+import { toldEvents } from '../../scenario/told-events.ts';
 
 export function isTold(room: string, fields: LogFields | undefined): boolean {
-  return room !== 'events' || toldAsEvents.has(fields?.['event']);
+  return room !== 'events' || toldEvents.has(fields?.['event']);
 }
 
 /** Says `web-1` and `web-1/disk0` where a line has the id of a VM or object, as a fault's text may. */
