@@ -152,8 +152,8 @@ export class AgentsSight implements Sight {
   }
 
   nextWakeMs(): number {
-    const asked = [...this.#lookouts.values()].filter(({ isAsked }) => !isAsked);
-    return Math.min(Number.POSITIVE_INFINITY, ...asked.map(({ askAtMs }) => askAtMs));
+    const idle = [...this.#lookouts.values()].filter(({ isAsked }) => !isAsked);
+    return Math.min(Number.POSITIVE_INFINITY, ...idle.map(({ askAtMs }) => askAtMs));
   }
 
   /** The host says that there is something new. */
