@@ -194,7 +194,7 @@ const StoragePolicy = closed({
 });
 
 const ProtectionStatus = Type.Union([
-  closed({ status: Type.Literal('protecting') }),
+  closed({ status: Type.Literal('pending'), reason: Type.String() }),
   closed({ status: Type.Literal('protected') }),
   closed({ status: Type.Literal('unprotected'), reason: Type.String() }),
 ]);
@@ -244,6 +244,18 @@ const vmInfo = {
   detached: Type.Array(Type.String()),
 };
 
+const ProofOfDeath = closed({
+  finding: Type.Enum([
+    ...['guestEnded', 'cutOff', 'partitioned', 'daemonEnded', 'hostSilent', 'unknown'],
+  ]),
+  host: nullable(Type.String()),
+  epoch: Type.Integer(),
+  evidence: Type.Array(Type.String()),
+  master: Type.String(),
+  term: Type.Integer(),
+  at: Type.Number(),
+});
+
 const componentView = closed({
   component: Type.String(),
   host: Type.String(),
@@ -284,7 +296,11 @@ export const objectView = {
 };
 
 export const VmInfoSchema = closed(vmInfo);
-export const VmDetailSchema = closed({ ...vmInfo, objects: Type.Array(closed(objectView)) });
+export const VmDetailSchema = closed({
+  ...vmInfo,
+  restart: nullable(ProofOfDeath),
+  objects: Type.Array(closed(objectView)),
+});
 
 const Fill = Type.Enum(['ok', 'nearFull', 'full']);
 

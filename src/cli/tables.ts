@@ -171,6 +171,7 @@ export function vmText(io: Io, vm: VmDetailReply): string {
       ? []
       : [['Detached', io.style('yellow', vm.detached.join(', '))] as const]),
     ...(vm.note === null ? [] : [['Note', vm.note] as const]),
+    ...(vm.restart === null ? [] : [['Restarted', restartText(vm.restart)] as const]),
   ]);
   const objects = columns(
     io,
@@ -232,8 +233,15 @@ function powerText(io: Io, vm: VmReply): string {
 
 function protectionText(io: Io, { protection }: VmReply): string {
   if (protection.status === 'protected') return io.style('green', 'protected');
-  if (protection.status === 'protecting') return io.style('yellow', 'protecting');
-  return `unprotected: ${protection.reason}`;
+  const { status, reason } = protection;
+  return status === 'pending' ? io.style('yellow', `pending: ${reason}`) : `${status}: ${reason}`;
+}
+
+/** A line for what was found, and one for each thing that was seen. */
+function restartText(proof: NonNullable<VmDetailReply['restart']>): string {
+  const { at, master, term, finding, evidence } = proof;
+  const time = new Date(at).toISOString().slice(0, 19).replace('T', ' ');
+  return [`${time} by ${master} in term ${term}: ${finding}`, ...evidence].join('\n');
 }
 
 const trimmed = (text: string): string => text.replace(/[ \t]+$/gm, '');

@@ -5,11 +5,13 @@
 import { asHoldfastError, HoldfastError } from '../model/errors.ts';
 import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
+import type { ProofOfDeath } from '../model/restart.ts';
 import type { Peer, Reply } from '../peer/peer.ts';
 import type { Log } from '../ports/log.ts';
 import type { Storage } from '../storage/api.ts';
 import type { VmRunner } from './api.ts';
 import type {
+  AttemptsOrder,
   HostKind,
   LockQuestion,
   OutlookQuestion,
@@ -67,15 +69,24 @@ export function answerMaster(options: {
     );
   });
 
+  peer.on('ha.saveAttempts', (from, body, _payload, reply) => {
+    if (!isOfMaster(from, reply)) return;
+    const { vm, attempts } = body as unknown as AttemptsOrder;
+    own.saveAttempts(vm, attempts).then(
+      () => reply.ok(null),
+      (error: unknown) => reply.fail(asHoldfastError(error)),
+    );
+  });
+
   peer.on('ha.start', (from, body, _payload, reply) => {
-    const { vm } = body as unknown as StartOrder;
+    const { vm, proof } = body as unknown as StartOrder;
     if (!isOfMaster(from, reply)) return;
     if (kind === 'witness') {
       reply.fail(new HoldfastError('no-capacity', `${self} is a witness and runs no VMs`));
       return;
     }
     log.debug(`starting ${storage.vm(vm)?.name ?? vm} for ${from}`, { vm });
-    start(vm).then(
+    start(vm, proof).then(
       (epoch) => {
         options.onStarted(vm, epoch);
         const answer: StartAnswer = { epoch };
@@ -93,7 +104,7 @@ export function answerMaster(options: {
     return false;
   }
 
-  async function start(vm: VmId): Promise<Epoch> {
-    return runner.start(vm, { byHa: true }); // async: a throw becomes a refusal as well
+  async function start(vm: VmId, proof: ProofOfDeath): Promise<Epoch> {
+    return runner.start(vm, { byHa: true, proof }); // async: a throw becomes a refusal as well
   }
 }

@@ -4,6 +4,7 @@
 
 import type { HostId, VmId } from '../model/ids.ts';
 import type { ProtectionState } from '../model/protection.ts';
+import type { Attempts } from '../model/restart.ts';
 import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -12,6 +13,7 @@ import type { Accessibility, LockStatus, Storage } from '../storage/api.ts';
 import { haLimits } from './limits.ts';
 import type { Member, Membership } from './membership.ts';
 import type { OutlookAnswer, OutlookQuestion, ToldVm } from './messages.ts';
+import type { HaState } from './protection-view.ts';
 import type { SeenVm, Sight } from './sight.ts';
 
 const timeoutMs = haLimits.inPlaceTimeoutMs;
@@ -66,7 +68,7 @@ export class AgentsSight implements Sight {
 
   // ---- what is seen -------------------------------------------------------------------------------
 
-  states(vms: readonly VmId[] | null): ReadonlyMap<VmId, ProtectionState> {
+  states(vms: readonly VmId[] | null): ReadonlyMap<VmId, HaState> {
     const own = this.#own.states(vms);
     if (this.#lookouts.size === 0) return own;
     const states = new Map(own);
@@ -117,6 +119,13 @@ export class AgentsSight implements Sight {
     const through = this.#through(vm);
     if (through === null) return this.#own.protect(vm, state);
     await this.#peer.ask(through.host, 'ha.setProtection', { vm, state: { ...state } }, timeoutMs);
+  }
+
+  async saveAttempts(vm: VmId, attempts: Attempts | null): Promise<void> {
+    const through = this.#through(vm);
+    if (through === null) return this.#own.saveAttempts(vm, attempts);
+    const order = { vm, attempts: attempts === null ? null : { ...attempts } };
+    await this.#peer.ask(through.host, 'ha.saveAttempts', order, timeoutMs);
   }
 
   /** Null: the own host reaches it, or no lookout does. */

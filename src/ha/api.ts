@@ -4,6 +4,7 @@
 import type { Epoch, HostId, Term, VmId } from '../model/ids.ts';
 import type { ProtectionStatus } from '../model/protection.ts';
 import type { VmRecovery, WaitReason } from '../model/recovery.ts';
+import type { ProofOfDeath } from '../model/restart.ts';
 import type { GuestState } from '../model/vm.ts';
 
 /** vSphere's names. `unknown`: never heard of since this agent started. */
@@ -28,12 +29,18 @@ export interface RunningVm {
   readonly memoryBytes: number;
 }
 
+export interface StartOptions {
+  readonly byHa: boolean;
+  /** Recorded in the change that takes the lock. */
+  readonly proof?: ProofOfDeath;
+}
+
 /** Runs VMs on this host; the manager implements it, HA's agent and the users' commands call it. */
 export interface VmRunner {
   /** Takes the lock, opens the disks, starts the guest. By HA: only if the VM is still protected.
    * Rejects with `lock-held`, `not-protected`, `inaccessible`, `no-capacity`, `already-running`,
    * `guest-failed`, ...; then nothing runs and the lock is given back. */
-  start(vm: VmId, options: { readonly byHa: boolean }): Promise<Epoch>;
+  start(vm: VmId, options: StartOptions): Promise<Epoch>;
   /** Guests of this host, those that start or stop included. */
   running(): RunningVm[];
   capacity(): { readonly cpus: number; readonly memoryBytes: number };

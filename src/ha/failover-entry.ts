@@ -5,6 +5,7 @@ import type { HostId, VmId } from '../model/ids.ts';
 import type { WaitReason } from '../model/recovery.ts';
 import type { HaRules, RestartPriority } from '../model/vm.ts';
 import type { Log } from '../ports/log.ts';
+import type { LockStatus } from '../storage/api.ts';
 import type { Need } from './placement.ts';
 
 /** A protected VM that no agent of the partition reports. */
@@ -97,6 +98,8 @@ export class Entry {
   /** Failed starts in a row. */
   attempts = 0;
   lockFree = false;
+  /** What its voters said when it was last found free. */
+  freeLock: LockStatus | null = null;
   /** When it could have been started but for those that it starts after; null: it was not so yet. */
   heldBackAtMs: number | null = null;
   announced = false;

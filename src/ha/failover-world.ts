@@ -4,6 +4,7 @@
 import type { ErrorCode } from '../model/errors.ts';
 import type { Epoch, HostId, VmId } from '../model/ids.ts';
 import type { Accessibility, LockStatus } from '../storage/api.ts';
+import type { AttemptsToSave } from './attempts.ts';
 import type { Candidate } from './failover-entry.ts';
 import type { Condition } from './membership.ts';
 import type { Target } from './placement.ts';
@@ -56,7 +57,15 @@ export type Action =
       readonly vms: readonly VmId[];
       readonly hosts: readonly HostId[];
     }
-  | { readonly kind: 'start'; readonly vm: VmId; readonly host: HostId }
+  | {
+      readonly kind: 'start';
+      readonly vm: VmId;
+      readonly host: HostId;
+      readonly candidate: Candidate;
+      /** As its voters told it last: free. */
+      readonly lock: LockStatus;
+    }
+  | { readonly kind: 'save'; readonly save: AttemptsToSave }
   | { readonly kind: 'note'; readonly note: Note };
 
 export type LockAnswer =

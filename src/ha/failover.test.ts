@@ -9,6 +9,7 @@ import type { RestartPriority } from '../model/vm.ts';
 import type { Log } from '../ports/log.ts';
 import { noProbe } from '../ports/probe.ts';
 import type { Accessibility } from '../storage/api.ts';
+import type { AttemptsToSave } from './attempts.ts';
 import { Failover } from './failover.ts';
 import type { Candidate } from './failover-entry.ts';
 import type { Action, LockView, Note, World } from './failover-world.ts';
@@ -30,6 +31,7 @@ class Bench implements World {
   data = new Map<VmId, HostId[]>();
   conditions = new Map<HostId, Condition>();
   notes: Note[] = [];
+  saves: AttemptsToSave[] = [];
   todo: Action[] = [];
   wanted: Candidate[] = [];
   readonly machine = new Failover(this, 4000, new SeededRandom(1), log, noProbe);
@@ -69,6 +71,7 @@ class Bench implements World {
     this.nowMs += ms;
     for (const action of this.machine.advance(this.nowMs)) {
       if (action.kind === 'note') this.notes.push(action.note);
+      else if (action.kind === 'save') this.saves.push(action.save);
       else this.todo.push(action);
     }
     return this;
@@ -150,7 +153,8 @@ function candidate(
 describe('locks', () => {
   test('free -> restart list -> placed -> started -> done', () => {
     const it = new Bench().want(candidate('v')).toStart();
-    expect(it.take('start')).toEqual([{ kind: 'start', vm: v, host: h1 }]);
+    const lock = { holder: h1, remainingMs: 0 };
+    expect(it.take('start')).toMatchObject([{ vm: v, host: h1, candidate: { name: 'v' }, lock }]);
     it.machine.startAnswered(v, { ok: true }, 10);
     it.runs(v, 'h1');
     expect(it.machine.stageOf(v)).toBeNull();

@@ -8,16 +8,17 @@
 
 import type { HostId, VmId } from '../model/ids.ts';
 import type { WaitReason } from '../model/recovery.ts';
+import type { Attempts } from '../model/restart.ts';
 import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { Random } from '../ports/random.ts';
 import type { Accessibility, LockStatus } from '../storage/api.ts';
 import type { Waiting } from './api.ts';
+import { AttemptLog, type AttemptsToSave } from './attempts.ts';
 import { type Candidate, compareEntries, Entry, failureText } from './failover-entry.ts';
 import type { Action, LockAnswer, NoteType, StartResult, World } from './failover-world.ts';
 import { haLimits } from './limits.ts';
 import { unknownOutcomes } from './messages.ts';
-import { QuickFailures } from './quick-failures.ts';
 import { isBusy, isWorthTrying, type Room, roomsOf, take } from './rooms.ts';
 import { lockText, nextLookMs, reasonToLeave } from './wait-list.ts';
 
@@ -32,7 +33,7 @@ export class Failover {
   readonly #entries = new Map<VmId, Entry>();
   /** VMs that a start found unprotected, and until when they are left alone. */
   readonly #dismissed = new Map<VmId, number>();
-  readonly #quick = new QuickFailures();
+  readonly #attempts = new AttemptLog();
   #actions: Action[] = [];
   #order: Entry[] | null = null;
   #storageNotice = false;
@@ -85,13 +86,18 @@ export class Failover {
     for (const vm of vms) this.#dismissed.delete(vm);
   }
 
+  /** What was counted before this master, as the VM's record has it. */
+  attemptsRead(vm: VmId, attempts: Attempts, nowMs: number): void {
+    this.#attempts.know(vm, attempts, nowMs);
+  }
+
   lockAnswered(vm: VmId, answer: LockAnswer, nowMs: number): void {
     const entry = this.#entries.get(vm);
     if (entry?.stage !== 'asking') return; // not needed any more
     if (answer.ok) {
       if (!answer.status.isProtected) this.#dismiss(entry, nowMs, switchedOff);
       else if (answer.status.remainingMs > 0) this.#waitForLock(entry, answer.status, nowMs);
-      else this.#lockIsFree(entry, nowMs);
+      else this.#lockIsFree(entry, answer.status, nowMs);
       return;
     }
     if (answer.code === 'unknown-vm') {
@@ -104,7 +110,7 @@ export class Failover {
     if (answer.code === 'inaccessible') {
       const notBeforeMs = access.accessible ? nowMs + this.#backOff(1) : nowMs;
       this.#wait(entry, 'storage', text, notBeforeMs, nowMs);
-    } else this.#retryLater(entry, `its lock could not be asked for: ${text}`, nowMs);
+    } else this.#tryLater(entry, `its lock could not be asked for: ${text}`, nowMs);
   }
 
   reachAnswered(
@@ -158,7 +164,11 @@ export class Failover {
       entry.askAtMs = nowMs + haLimits.retryMinMs;
       this.#wait(entry, 'lock', text, entry.askAtMs, nowMs);
     } else if (!access.accessible) this.#wait(entry, 'storage', access.text, nowMs, nowMs);
-    else this.#retryLater(entry, text, nowMs);
+    else this.#startFailed(entry, text, nowMs);
+  }
+
+  attemptsSaved(save: AttemptsToSave, isDone: boolean, nowMs: number): void {
+    this.#attempts.saved(save, isDone, nowMs);
   }
 
   // ---- what it wants ------------------------------------------------------------------------------
@@ -168,7 +178,7 @@ export class Failover {
     for (const [vm, untilMs] of this.#dismissed) if (untilMs <= nowMs) this.#dismissed.delete(vm);
     const notice = this.#storageNotice;
     this.#storageNotice = false;
-    if (this.#entries.size === 0) return this.#takeActions(); // as almost always
+    if (this.#entries.size === 0) return this.#takeActions(nowMs); // as almost always
     this.#leaveWaits(notice, nowMs);
     let questions = 0;
     for (const entry of this.#entries.values()) if (entry.stage === 'asking') questions += 1;
@@ -182,11 +192,12 @@ export class Failover {
       this.#actions.push({ kind: 'askLock', vm: entry.vm });
     });
     this.#placeAll(nowMs);
-    return this.#takeActions();
+    return this.#takeActions(nowMs);
   }
 
-  #takeActions(): Action[] {
-    const actions = this.#actions;
+  #takeActions(nowMs: number): Action[] {
+    const saves = this.#attempts.toSave(nowMs).map((save) => ({ kind: 'save', save }) as const);
+    const actions = [...this.#actions, ...saves];
     this.#actions = [];
     return actions;
   }
@@ -235,10 +246,12 @@ export class Failover {
 
   #add(candidate: Candidate, nowMs: number): void {
     const entry = new Entry(candidate, nowMs);
-    this.#entries.set(candidate.vm, entry);
+    const { vm, name, from, isCutOff, prefer } = candidate;
+    this.#entries.set(vm, entry);
     this.#order = null;
-    const pauseMs = candidate.prefer === null ? 0 : this.#quick.pauseMs(candidate.vm, nowMs);
-    const { vm, name, from, isCutOff } = candidate;
+    const loss = prefer !== null ? 'guest' : from === null ? 'unknown' : 'host';
+    const pauseMs = this.#attempts.missing(vm, loss, nowMs);
+    entry.attempts = this.#attempts.failed(vm);
     const where = from === null ? '' : `; it was on ${from}`;
     const why = isCutOff
       ? `it stands on ${from}, which does not reach its objects`
@@ -267,8 +280,9 @@ export class Failover {
     this.#wait(entry, 'lock', text, nowMs, nowMs, !isElsewhere || isHeld);
   }
 
-  #lockIsFree(entry: Entry, nowMs: number): void {
+  #lockIsFree(entry: Entry, status: LockStatus, nowMs: number): void {
     entry.lockFree = true;
+    entry.freeLock = status;
     this.#announce(entry, nowMs);
     this.#note(entry, 'lockFree', nowMs, `The lock of ${entry.name} is free.`);
     const access = this.#access(entry.vm);
@@ -318,7 +332,12 @@ export class Failover {
     this.#note(entry, 'waiting', nowMs, `${entry.name} waits for ${reason}: ${text}.`);
   }
 
-  #retryLater(entry: Entry, text: string, nowMs: number): void {
+  #startFailed(entry: Entry, text: string, nowMs: number): void {
+    this.#attempts.startFailed(entry.vm, nowMs);
+    this.#tryLater(entry, text, nowMs);
+  }
+
+  #tryLater(entry: Entry, text: string, nowMs: number): void {
     entry.attempts += 1;
     this.#wait(entry, 'retry', text, nowMs + this.#backOff(entry.attempts), nowMs);
   }
@@ -378,7 +397,9 @@ export class Failover {
     if (room === null) return; // they are busy; it keeps its turn
     entry.enter('starting', nowMs, this.#log, `${room.host} is told to start it`);
     this.#note(entry, 'placed', nowMs, `${entry.name} is placed on ${room.host}.`);
-    this.#actions.push({ kind: 'start', vm: entry.vm, host: room.host });
+    const { vm, candidate, freeLock: lock } = entry;
+    if (lock === null) throw new Error(`${entry.name} is placed before its lock is free`);
+    this.#actions.push({ kind: 'start', vm, host: room.host, candidate, lock });
   }
 
   /** Those included that were told to start and are not reported yet. */
@@ -397,7 +418,7 @@ export class Failover {
     if (unseen !== null) {
       entry.unseen = null;
       entry.tried.clear();
-      return this.#retryLater(entry, unseen, nowMs);
+      return this.#startFailed(entry, unseen, nowMs);
     }
     for (const room of rooms) entry.tried.set(room.host, room.freeMemoryBytes);
     const { memoryBytes, cpus, affinity } = entry.candidate;
@@ -433,7 +454,7 @@ export class Failover {
   #started(entry: Entry, nowMs: number): void {
     if (entry.started) return;
     entry.started = true;
-    this.#quick.started(entry.vm, nowMs);
+    this.#attempts.started(entry.vm, nowMs);
     this.#note(entry, 'started', nowMs, `${entry.name} has been started on ${entry.target}.`);
   }
 
@@ -449,11 +470,13 @@ export class Failover {
     entry.lockFree = false;
     entry.started = false;
     entry.target = null;
+    this.#attempts.missing(entry.vm, 'host', nowMs);
     entry.enter('candidate', nowMs, this.#log, why);
   }
 
   #remove(entry: Entry, nowMs: number, why: string): void {
     entry.leave(this.#log, why);
+    this.#attempts.over(entry.vm, nowMs);
     this.#entries.delete(entry.vm);
     this.#order = null;
     this.#note(entry, 'over', nowMs, why);

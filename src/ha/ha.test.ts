@@ -31,6 +31,80 @@ async function runningVms(
 
 const events = (it: HaCluster, on: string) => it.host(on).events.map((event) => event.type);
 
+test('a new master goes on counting how often a guest has ended', async () => {
+  const it = await cluster(4);
+  const [vm] = (await runningVms(it, 1, 'h3')) as [VmId];
+  for (let round = 0; round < 4; round += 1) {
+    await it.clock.until(() => it.runsOn(vm).length === 1, 10_000);
+    await it.run(3000);
+    it.host('h3').runner.guestExits(vm);
+    await it.run(100);
+  }
+  expect(it.vm(vm).attempts).toEqual({ failed: 0, endedSoon: 3 }); // the first start was its user's
+  expect(it.host('h1').ha.waiting()).toMatchObject([{ vm, reason: 'retry' }]);
+  it.host('h1').kill();
+  await it.run(15_000);
+  expect(it.host('h2').ha.waiting()).toMatchObject([{ vm, reason: 'retry' }]);
+  await it.run(25_000);
+  expect(it.runsOn(vm)).toHaveLength(1);
+  await it.run(75_000); // nothing is wrong with it any more
+  expect(it.vm(vm).attempts).toBeNull();
+  expect(it.errors()).toEqual([]);
+});
+
+test('failed starts are counted in the VM, until it runs', async () => {
+  const it = await cluster();
+  const [vm] = (await runningVms(it, 1, 'h2')) as [VmId];
+  for (const name of ['h1', 'h3']) it.host(name).runner.plans = Array(2).fill('guest-failed');
+  it.host('h2').kill();
+  await it.clock.until(() => it.vm(vm).attempts !== undefined, 10_000);
+  expect(it.vm(vm).attempts).toEqual({ failed: 1, endedSoon: 0 });
+  await it.clock.until(() => it.runsOn(vm).length === 1, 30_000);
+  await it.run(100);
+  expect(it.vm(vm).attempts).toBeNull();
+});
+
+describe('why a VM might be restarted stands in the VM', () => {
+  const proofAfter = async (harm: (it: HaCluster, vm: VmId) => void) => {
+    const it = await cluster();
+    const [vm] = (await runningVms(it, 1, 'h2')) as [VmId];
+    harm(it, vm);
+    await it.clock.until(() => it.vm(vm).proof !== null, 20_000);
+    return it.vm(vm).proof;
+  };
+
+  test('its guest ended', async () => {
+    const proof = await proofAfter((it, vm) => it.host('h2').runner.guestExits(vm));
+    expect(proof).toMatchObject({ finding: 'guestEnded', host: 'h2', epoch: 1, master: 'h1' });
+    expect(proof?.evidence[0]).toBe('its guest ended by itself on h2');
+  });
+
+  test('its daemon ended', async () => {
+    const proof = await proofAfter((it) => it.host('h2').kill());
+    expect(proof).toMatchObject({ finding: 'daemonEnded', host: 'h2', term: 1 });
+    expect(proof?.evidence).toContainEqual(
+      expect.stringMatching(/the lease of h2, epoch 1, has ended/),
+    );
+  });
+
+  test('its host fell silent', async () => {
+    const proof = await proofAfter((it) => {
+      it.network.partition([hostId('h1'), hostId('h3')], [hostId('h2')]);
+      it.storageGroups = [[hostId('h1'), hostId('h3')], [hostId('h2')]];
+      it.leaseEnds(hostId('h2'));
+    });
+    expect(proof).toMatchObject({ finding: 'hostSilent', host: 'h2' });
+  });
+
+  test('its host is on the other side of a split of the HA network', async () => {
+    const proof = await proofAfter((it) => {
+      it.network.partition([hostId('h1'), hostId('h3')], [hostId('h2')]);
+      it.leaseEnds(hostId('h2'));
+    });
+    expect(proof).toMatchObject({ finding: 'partitioned', host: 'h2' });
+  });
+});
+
 describe('a host dies', () => {
   for (const victim of ['h1', 'h2']) {
     test(`${victim}: its VMs run on elsewhere, each once, with one attempt`, async () => {

@@ -161,7 +161,7 @@ class HaModule implements Ha {
   }
 
   protectionStatus(vm: VmId) {
-    return this.#view.status(vm);
+    return this.#view.status(vm, this.#protection.stateOf(vm));
   }
 
   poweredOn(vm: VmId, epoch: Epoch): void {
@@ -239,7 +239,8 @@ class HaModule implements Ha {
       master: () => (this.#isRunning && !this.#isDeaf(this.#clock.now()) ? this.master() : null),
       onStarted: (vm, epoch) => this.poweredOn(vm, epoch),
     });
-    peer.onSession((host, isUp) => {
+    peer.onSession((host, isUp, end) => {
+      if (end === 'closed') this.#membership.closed(host);
       if (!isUp || !this.#isRunning) return;
       this.#voice.sendList([host]);
       this.#beat([host], this.#clock.now());
@@ -276,12 +277,16 @@ class HaModule implements Ha {
   #heard(from: HostId, beat: Heartbeat): void {
     const nowMs = this.#clock.now();
     if (!this.#isRunning || this.#isDeaf(nowMs)) return;
-    const before = this.#membership.member(from)?.condition;
+    const member = this.#membership.member(from);
+    const before = { condition: member?.condition, instance: member?.beat?.instance };
     const heard = this.#membership.heard(from, beat, nowMs);
     if (heard.answer) this.#beat([from], nowMs);
     if (heard.wantsList) this.#options.peer.send(from, 'ha.wantVms', null);
-    if (before !== 'linked' && this.#membership.member(from)?.condition === 'linked') {
-      this.#tell('host.up', `${from} is heard on the HA network.`);
+    if (before.condition !== 'linked' && member?.condition === 'linked') {
+      this.#tell(
+        'host.up',
+        `${from} is heard on the HA network${comeback(before.instance, beat)}.`,
+      );
     }
     if (heard.changed) this.#poke();
   }
@@ -441,6 +446,7 @@ class HaModule implements Ha {
       own: this.#own,
       recoveries: this.#recoveries,
       timings: this.#timings,
+      term: this.term(),
       tell: (type, text, vm) => this.#tell(type, text, vm),
       poke: () => this.#poke(),
     });
@@ -503,4 +509,12 @@ class HaModule implements Ha {
     const base = { at: this.#clock.wallTime(), host: this.#self, type, text };
     this.#options.emit(vm === undefined ? base : { ...base, vm: vm.id, vmName: vm.name });
   }
+}
+
+/** What its return says of its absence: it was not dead if the very same daemon speaks. */
+function comeback(before: string | undefined, { instance }: Heartbeat): string {
+  if (before === undefined) return '';
+  return before === instance
+    ? ' again; its daemon ran all the time: it was cut off, or it stood still'
+    : ' again; its daemon was started anew';
 }

@@ -44,9 +44,13 @@ export const haLimits = {
   /** Back-off of failed starts. */
   retryMinMs: 1000,
   retryMaxMs: 30_000,
-  /** A guest that ends sooner than this after its start by HA has failed quickly; */
-  quickFailureMs: 60_000,
-  /** after so many in a row the pauses between attempts become long. */
+  /** A VM that has run for so long has no failed attempts any more; a guest that ends sooner has ended soon. */
+  settledMs: 60_000,
+  /** How often it is looked for those that have. */
+  sweepMs: 10_000,
+  /** Before attempts are recorded again that could not be. */
+  saveAgainMs: 5000,
+  /** After so many guests that ended soon, in a row, the pauses between attempts become long. */
   quickFailures: 3,
   quickPauseMinMs: 30_000,
   quickPauseMaxMs: 300_000,

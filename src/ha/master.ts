@@ -2,9 +2,9 @@
 // and carries out what they ask for. It lives from one election to one abdication; what was under way
 // is dropped with it, and answers that come later find it closed.
 
-import { asHoldfastError } from '../model/errors.ts';
+import { asHoldfastError, isError } from '../model/errors.ts';
 import type { EventType } from '../model/events.ts';
-import type { HostId, VmId } from '../model/ids.ts';
+import type { HostId, Term, VmId } from '../model/ids.ts';
 import type { Timings } from '../model/limits.ts';
 import { noPayload } from '../peer/frame.ts';
 import type { Peer } from '../peer/peer.ts';
@@ -15,12 +15,14 @@ import type { Random } from '../ports/random.ts';
 import type { Storage } from '../storage/api.ts';
 import { AgentsSight } from './agents-sight.ts';
 import type { Waiting } from './api.ts';
+import type { AttemptsToSave } from './attempts.ts';
 import { Failover } from './failover.ts';
 import type { Action, LockView, Note } from './failover-world.ts';
 import { haLimits } from './limits.ts';
 import type { Membership } from './membership.ts';
 import type { ReachQuestion } from './messages.ts';
 import { Monitor } from './monitor.ts';
+import { proofOfDeath, type Sign } from './proof-of-death.ts';
 import { Protector } from './protector.ts';
 import type { Recoveries } from './recoveries.ts';
 import type { Sight } from './sight.ts';
@@ -40,6 +42,8 @@ interface MasterOptions {
   readonly own: Sight;
   readonly recoveries: Recoveries;
   readonly timings: Timings;
+  /** For which it was elected. */
+  readonly term: Term;
   readonly tell: (type: EventType, text: string, vm: { id: VmId; name: string }) => void;
   /** Something came in: `advance` is due soon. */
   readonly poke: () => void;
@@ -78,7 +82,10 @@ export class Master {
       onNews: (vms) => this.#newsThroughAgents(vms),
     });
     const { sight } = this;
-    this.#monitor = new Monitor({ self, sight, membership });
+    this.#monitor = new Monitor({
+      ...{ self, sight, membership },
+      onAttempts: (vm, attempts) => this.#failover.attemptsRead(vm, attempts, clock.now()),
+    });
     this.#failover = new Failover(
       {
         accessibility: (vms) => sight.accessibility(vms),
@@ -211,7 +218,9 @@ export class Master {
       case 'askReach':
         return this.#askReach(action.question, action.vms, action.hosts);
       case 'start':
-        return this.#start(action.vm, action.host);
+        return this.#start(action);
+      case 'save':
+        return void this.#saveAttempts(action.save);
       case 'note':
         return this.#note(action.note);
     }
@@ -257,10 +266,37 @@ export class Master {
     }
   }
 
-  #start(vm: VmId, host: HostId): void {
-    const { peer, probe } = this.#options;
+  async #saveAttempts(save: AttemptsToSave): Promise<void> {
+    let isDone = true;
+    try {
+      await this.sight.saveAttempts(save.vm, save.attempts);
+    } catch (error) {
+      isDone = isError(error, 'unknown-vm');
+      this.#options.log.debug(`attempts of ${save.vm} are recorded later: ${String(error)}`);
+    }
+    this.#answered((nowMs) => this.#failover.attemptsSaved(save, isDone, nowMs));
+  }
+
+  /** What there is of a host that a VM may have run on. */
+  #sign(host: HostId): Sign {
+    const { self, membership, clock } = this.#options;
+    const member = membership.member(host);
+    const heardAtMs = member?.heardAtMs ?? null;
+    return {
+      isHeard: this.#condition(host) !== 'failed',
+      silentForMs: host === self ? 0 : heardAtMs === null ? null : clock.now() - heardAtMs,
+      hasClosed: member?.hasClosed === true,
+      isReached: this.sight.reaches(host),
+    };
+  }
+
+  #start({ vm, host, candidate, lock }: Extract<Action, { kind: 'start' }>): void {
+    const { peer, probe, self, term, clock } = this.#options;
+    const sign = candidate.from === null ? null : this.#sign(candidate.from);
+    const proof = proofOfDeath({ candidate, lock, sign, master: self, term, at: clock.wallTime() });
     probe.reached({ at: 'ha.restarting', vm, on: host });
-    peer.request(host, 'ha.start', { vm }, noPayload, haLimits.startTimeoutMs, (error) => {
+    const order = { vm, proof: { ...proof } };
+    peer.request(host, 'ha.start', order, noPayload, haLimits.startTimeoutMs, (error) => {
       if (error !== null) {
         probe.reached({ at: 'ha.restartFailed', vm, on: host, code: error.code });
       }

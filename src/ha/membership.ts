@@ -17,6 +17,8 @@ export interface Member {
   /** Any last heartbeat, and the last one of a link that works both ways. */
   heardAtMs: number | null;
   linkedAtMs: number | null;
+  /** Its kernel has ended the session, and nothing has been heard since. */
+  hasClosed: boolean;
   /** From when on silence counts where nothing was heard. */
   sinceMs: number;
   condition: Condition;
@@ -102,6 +104,7 @@ export class Membership {
         host,
         heardAtMs: null,
         linkedAtMs: null,
+        hasClosed: false,
         sinceMs: nowMs,
         condition: 'suspected',
         beat: null,
@@ -133,6 +136,7 @@ export class Membership {
     const before = member.beat;
     member.beat = beat;
     member.heardAtMs = nowMs;
+    member.hasClosed = false;
     if (member.list !== null && member.list.instance !== beat.instance) {
       this.#dropList(from);
       member.list = null; // the daemon was restarted and has not said yet what it runs
@@ -149,6 +153,12 @@ export class Membership {
       }
     }
     return { changed, answer, wantsList: member.list?.version !== beat.listVersion };
+  }
+
+  /** Its kernel ended the session: the host lives, its daemon most likely does not. */
+  closed(host: HostId): void {
+    const member = this.#members.get(host);
+    if (member !== undefined) member.hasClosed = true;
   }
 
   /** Takes a list over; false if it is an older one or of nobody we know. */

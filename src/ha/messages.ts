@@ -4,8 +4,10 @@
 import type { ErrorCode } from '../model/errors.ts';
 import type { Epoch, HostId, Term, VmId } from '../model/ids.ts';
 import type { ProtectionState } from '../model/protection.ts';
+import type { Attempts, ProofOfDeath } from '../model/restart.ts';
 import type { HaRules } from '../model/vm.ts';
 import type { RunningVm } from './api.ts';
+import type { HaState } from './protection-view.ts';
 import type { SeenVm } from './sight.ts';
 
 export type Role = 'election' | 'agent' | 'master';
@@ -62,6 +64,7 @@ export interface ReachQuestion {
 /** `ha.start`, request of the master; the answer has the epoch. Failures carry the runner's code. */
 export interface StartOrder {
   readonly vm: VmId;
+  readonly proof: ProofOfDeath;
 }
 
 export interface StartAnswer {
@@ -92,7 +95,7 @@ export interface ToldVm extends SeenVm {
   readonly vm: VmId;
   /** Of the namespace record. */
   readonly revision: number;
-  readonly state: ProtectionState | null;
+  readonly state: HaState | null;
 }
 
 /** `ha.lockStatus`, request of the master: the answer is the storage's. */
@@ -104,6 +107,12 @@ export interface LockQuestion {
 export interface SetOrder {
   readonly vm: VmId;
   readonly state: ProtectionState;
+}
+
+/** `ha.saveAttempts`, request of the master: likewise. */
+export interface AttemptsOrder {
+  readonly vm: VmId;
+  readonly attempts: Attempts | null;
 }
 
 /** Codes after which nobody knows whether the order was carried out. */

@@ -5,11 +5,12 @@
 // change can be missed for good.
 
 import type { HostId, VmId } from '../model/ids.ts';
-import type { ProtectionState } from '../model/protection.ts';
+import type { Attempts } from '../model/restart.ts';
 import { rulesOf } from '../model/vm.ts';
 import type { Candidate } from './failover-entry.ts';
 import { haLimits } from './limits.ts';
 import type { Membership } from './membership.ts';
+import type { HaState } from './protection-view.ts';
 import { Relations } from './relations.ts';
 import type { Sight } from './sight.ts';
 
@@ -22,7 +23,9 @@ export class Monitor {
   readonly #self: HostId;
   readonly #sight: Sight;
   readonly #membership: Membership;
-  readonly #known = new Map<VmId, ProtectionState>();
+  readonly #known = new Map<VmId, HaState>();
+  /** What the record of a VM says. */
+  readonly #onAttempts: (vm: VmId, attempts: Attempts) => void;
   /** Protected, and nobody reports it. */
   #missing = new Set<VmId>();
   /** Read since the last comparison. */
@@ -36,10 +39,12 @@ export class Monitor {
     readonly self: HostId;
     readonly sight: Sight;
     readonly membership: Membership;
+    readonly onAttempts: (vm: VmId, attempts: Attempts) => void;
   }) {
     this.#self = options.self;
     this.#sight = options.sight;
     this.#membership = options.membership;
+    this.#onAttempts = options.onAttempts;
     this.relations = new Relations(
       (vm) => options.membership.report(vm),
       (vm) => this.#runsElsewhere(vm),
@@ -55,6 +60,7 @@ export class Monitor {
       if (state === undefined) continue;
       this.#known.set(vm, state);
       this.relations.know(vm, state);
+      if (state.attempts !== undefined) this.#onAttempts(vm, state.attempts);
       this.#read.add(vm);
     }
     return states.size;
@@ -66,7 +72,7 @@ export class Monitor {
     // What is news of them may not have been told yet: a list without a VM that was switched off comes first.
     if (this.#missing.size > 0) this.get([...this.#missing]);
     for (const vm of this.#missing) {
-      const state = this.#known.get(vm) as ProtectionState;
+      const state = this.#known.get(vm) as HaState;
       if (!state.protected) {
         this.#missing.delete(vm);
         continue;

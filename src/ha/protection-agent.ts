@@ -70,6 +70,12 @@ export class ProtectionAgent {
     return this.#wanted.has(vm);
   }
 
+  /** How far the protection is of a VM that runs here; null: it does not. */
+  stateOf(vm: VmId): 'committed' | 'pending' | null {
+    const wanted = this.#wanted.get(vm);
+    return wanted === undefined ? null : wanted.committed ? 'committed' : 'pending';
+  }
+
   /** Brings what is wanted in line with what runs, and reports what is not committed. `news`: of which
    * VMs something was heard since the last time; null: it is not known of which. */
   review(nowMs: number, news: ReadonlySet<VmId> | null = null): void {

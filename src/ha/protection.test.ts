@@ -19,7 +19,7 @@ test('a power-on is protected by the master, and only the committed SET makes it
   it.setPlans = [3000];
   await it.powerOn(vm, 'h2');
   await it.run(2000);
-  expect(status(it, 'v')).toEqual({ status: 'protecting' });
+  expect(status(it, 'v')).toMatchObject({ status: 'pending' });
   await it.run(1100);
   expect(status(it, 'v')).toEqual({ status: 'protected' });
   expect(it.sets).toEqual(['v by h1']);
@@ -57,7 +57,7 @@ test('started while there is no master, a VM is protected when there is one', as
   const vm = it.addVm('v');
   await it.powerOn(vm, 'h2');
   await it.run(1000);
-  expect(status(it, 'v')).toEqual({ status: 'protecting' });
+  expect(status(it, 'v')).toMatchObject({ status: 'pending' });
   await it.run(2000);
   expect(it.masters()).toEqual(['h2']);
   expect(status(it, 'v')).toEqual({ status: 'protected' });
@@ -86,7 +86,7 @@ test('failed SETs are repeated with growing pauses, and at once when the object 
   const tried = it.sets.length;
   expect(tried).toBeGreaterThan(3);
   expect(tried).toBeLessThan(10);
-  expect(status(it, 'v')).toEqual({ status: 'protecting' });
+  expect(status(it, 'v')).toMatchObject({ status: 'pending' });
   it.hide(vm, []);
   await it.run(20);
   expect(status(it, 'v')).toEqual({ status: 'protected' });

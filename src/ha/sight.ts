@@ -5,8 +5,9 @@
 import type { HostId, VmId } from '../model/ids.ts';
 import { haService, type ProtectionState, protectionKey } from '../model/protection.ts';
 import type { Lock } from '../model/record.ts';
+import { type Attempts, attemptsKey } from '../model/restart.ts';
 import type { Accessibility, LockStatus, Storage } from '../storage/api.ts';
-import type { ProtectionView } from './protection-view.ts';
+import type { HaState, ProtectionView } from './protection-view.ts';
 
 export interface SeenVm {
   readonly name: string;
@@ -16,7 +17,7 @@ export interface SeenVm {
 
 export interface Sight {
   /** The generic GET: of all VMs that are accessible now and have one, or of those of these. */
-  states(vms: readonly VmId[] | null): ReadonlyMap<VmId, ProtectionState>;
+  states(vms: readonly VmId[] | null): ReadonlyMap<VmId, HaState>;
   /** Null: there is no such VM, or it is being made or removed. */
   vm(vm: VmId): SeenVm | null;
   accessibility(vms: readonly VmId[]): ReadonlyMap<VmId, Accessibility>;
@@ -26,6 +27,8 @@ export interface Sight {
   lockStatus(vm: VmId): Promise<LockStatus>;
   /** The generic SET of the protection state, on condition that the lock is held at its epoch. */
   protect(vm: VmId, state: ProtectionState): Promise<void>;
+  /** The generic SET of the attempts so far; null: there are none. */
+  saveAttempts(vm: VmId, attempts: Attempts | null): Promise<void>;
 }
 
 export function ownSight(storage: Storage, view: ProtectionView): Sight {
@@ -40,5 +43,7 @@ export function ownSight(storage: Storage, view: ProtectionView): Sight {
     lockStatus: (vm) => storage.lockStatus(vm),
     protect: (vm, state) =>
       storage.setMetadata(vm, haService, protectionKey, { ...state }, { heldAtEpoch: state.epoch }),
+    saveAttempts: (vm, attempts) =>
+      storage.setMetadata(vm, haService, attemptsKey, attempts === null ? null : { ...attempts }),
   };
 }

@@ -11,6 +11,7 @@ import type { DiskFormat } from '../model/path-disk.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { ProtectionStatus } from '../model/protection.ts';
 import type { VmRecovery } from '../model/recovery.ts';
+import type { ProofOfDeath } from '../model/restart.ts';
 import type { HaRules, PowerState, VmSpec } from '../model/vm.ts';
 import type { DeviceView, ObjectView, VmPlacement } from '../storage/api.ts';
 import type { DiskService, DiskServiceRequest } from './disk-service.ts';
@@ -33,6 +34,8 @@ export interface VmInfo {
 }
 
 export interface VmDetail extends VmInfo {
+  /** Why HA might start it, the last time that it did; null: it never did. */
+  readonly restart: ProofOfDeath | null;
   readonly objects: readonly ObjectView[];
 }
 

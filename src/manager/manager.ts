@@ -7,7 +7,9 @@ import { type HostId, objectId, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import { policyText, type StoragePolicy } from '../model/policy.ts';
-import type { PowerState, VmSpec } from '../model/vm.ts';
+import type { ProtectionStatus } from '../model/protection.ts';
+import { readProofOfDeath, restartKey } from '../model/restart.ts';
+import { type PowerState, runnerService, type VmSpec } from '../model/vm.ts';
 import type { Peer, Reply } from '../peer/peer.ts';
 import type {
   Accessibility,
@@ -103,7 +105,7 @@ export function createManager(options: {
       power: powerOf(view, at),
       host: at?.host ?? view.lock.holder,
       ready: at?.guest.ready ?? false,
-      protection: ha.protectionStatus(view.vm),
+      protection: protectionOf(view, at),
       accessible: view.accessible.accessible,
       spec: view.spec,
       epoch: view.lock.epoch,
@@ -112,11 +114,21 @@ export function createManager(options: {
     };
   }
 
+  function protectionOf(view: VmView, at: Place | null): ProtectionStatus {
+    const reason = unrecorded(view, at);
+    return reason === null ? ha.protectionStatus(view.vm) : { status: 'pending', reason };
+  }
+
+  /** Its power-off, if that can not be recorded at present. */
+  function unrecorded({ accessible }: VmView, at: Place | null): string | null {
+    if (at?.guest.state !== 'stopping' || accessible.accessible) return null;
+    return `its power-off is recorded when its objects are accessible again: ${accessible.text}`;
+  }
+
   function noteOf(view: VmView, at: Place | null): string | null {
     if (view.lifecycle !== 'ready') return `the VM is ${view.lifecycle}`;
-    if (at?.guest.state === 'stopping' && !view.accessible.accessible) {
-      return `its power-off is recorded when its objects are accessible again: ${view.accessible.text}`;
-    }
+    const late = unrecorded(view, at);
+    if (late !== null) return late;
     const served = servedBy(view);
     if (served !== null) return served;
     if (view.repairedBy !== null && at === null) {
@@ -372,7 +384,9 @@ export function createManager(options: {
     vms: () => infos().sort((a, b) => (a.name < b.name ? -1 : 1)),
     vm(nameOrId): VmDetail {
       const view = find(nameOrId);
-      return { ...info(view), objects: storage.objects(view.vm) };
+      const { values } = storage.getMetadata(runnerService, restartKey, [view.vm]);
+      const restart = readProofOfDeath(values[0]?.value);
+      return { ...info(view), restart, objects: storage.objects(view.vm) };
     },
     objects,
     object,

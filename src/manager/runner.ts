@@ -3,7 +3,7 @@
 // regained goes on, what is lost is ended. Each VM has its own queue of steps, so that no step of
 // one VM waits for another VM's, and two steps of one VM never mix.
 
-import type { RunningVm, VmRunner } from '../ha/api.ts';
+import type { RunningVm, StartOptions, VmRunner } from '../ha/api.ts';
 import { GuestHeartbeat } from '../hypervisor/heartbeat.ts';
 import { LifeCycle } from '../hypervisor/life-cycle.ts';
 import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
@@ -12,12 +12,14 @@ import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import { unusableText } from '../model/path-disk.ts';
 import type { ProtectionState } from '../model/protection.ts';
+import { restartKey } from '../model/restart.ts';
 import {
   type GuestState,
   isPathDisk,
   objectDisks,
   pathDisks,
   rulesOf,
+  runnerService,
   type VmSpec,
 } from '../model/vm.ts';
 import type { Clock } from '../ports/clock.ts';
@@ -128,7 +130,7 @@ export function createRunner(options: {
     return view;
   }
 
-  async function start(vm: VmId, { byHa }: { readonly byHa: boolean }): Promise<Epoch> {
+  async function start(vm: VmId, { byHa, proof }: StartOptions): Promise<Epoch> {
     if (detached) throw new HoldfastError('stopped', 'The daemon is stopping');
     const view = assertStartable(vm);
     const entry = newEntry(vm, view.name, 0 as Epoch, 'starting');
@@ -137,7 +139,12 @@ export function createRunner(options: {
     let locked: Epoch | null = null;
     try {
       await lookAtPaths(view); // before the lock, which is then not taken in vain
-      locked = await storage.lock(vm, { onlyIfProtected: byHa });
+      locked = await storage.lock(vm, {
+        onlyIfProtected: byHa,
+        ...(proof === undefined
+          ? {}
+          : { set: { service: runnerService, key: restartKey, value: { ...proof } } }),
+      });
       entry.epoch = locked;
       entry.disks = await openDisks(entry, false);
       await absentDisks.noteMissing({ vm, name: view.name, epoch: locked }, entry.disks.missing);

@@ -28,6 +28,7 @@ export function readProtection(value: JsonValue | undefined): ProtectionState | 
 
 /** What `vm show` says of a VM's protection. */
 export type ProtectionStatus =
-  | { readonly status: 'protecting' }
+  /** It runs, and is to be protected, or was switched off, and that is not recorded yet. */
+  | { readonly status: 'pending'; readonly reason: string }
   | { readonly status: 'protected' }
   | { readonly status: 'unprotected'; readonly reason: string };

@@ -10,7 +10,7 @@ import type { HostId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Clock } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
-import type { Transport } from '../ports/transport.ts';
+import type { SessionEnd, Transport } from '../ports/transport.ts';
 import { Deadlines, type Due } from './deadlines.ts';
 import { decodeFrame, encodeForMany, encodeFrame, type Frame, noPayload } from './frame.ts';
 import { Pending } from './pending.ts';
@@ -47,7 +47,8 @@ export interface Peer {
   ask(to: HostId, type: string, body: JsonValue, timeoutMs: number): Promise<JsonValue>;
   /** Sets the only handler of a message type. */
   on(type: string, handler: Handler): void;
-  onSession(listener: (host: HostId, up: boolean) => void): void;
+  /** `end`: how, where it is down. */
+  onSession(listener: (host: HostId, up: boolean, end: SessionEnd | null) => void): void;
 }
 
 /** For fewer than so many it costs more to share what is decoded than to decode it for each. */
@@ -73,7 +74,7 @@ export function createPeer(options: {
 }): Peer & { start(): void; stop(): Promise<void> } {
   const { self, transport, clock, log } = options;
   const handlers = new Map<string, Handler>();
-  const listeners: ((host: HostId, up: boolean) => void)[] = [];
+  const listeners: ((host: HostId, up: boolean, end: SessionEnd | null) => void)[] = [];
   const sessions = new Set<HostId>();
   const pending = new Pending<Asked>();
   const deadlines = new Deadlines<Asked>(clock, ({ requestId, to, type, timeoutMs }) => {
@@ -194,16 +195,16 @@ export function createPeer(options: {
       transport.start({
         up(host) {
           sessions.add(host);
-          for (const listener of listeners) listener(host, true);
+          for (const listener of listeners) listener(host, true, null);
         },
-        down(host) {
+        down(host, end) {
           sessions.delete(host);
           for (const request of pending.all()) {
             if (request.to === host) {
               settle(request.requestId, unreachable(host, options.network), null, noPayload);
             }
           }
-          for (const listener of listeners) listener(host, false);
+          for (const listener of listeners) listener(host, false, end);
         },
         frame(from, bytes) {
           let frame: Frame;

@@ -17,7 +17,7 @@ import { limits } from '../model/limits.ts';
 import type { Clock, Timer } from '../ports/clock.ts';
 import type { Log } from '../ports/log.ts';
 import type { Random } from '../ports/random.ts';
-import type { Transport, TransportEvents } from '../ports/transport.ts';
+import type { SessionEnd, Transport, TransportEvents } from '../ports/transport.ts';
 import { formatAddress, parseAddress } from './address.ts';
 import { FrameReader, FrameWriter } from './frame-stream.ts';
 import { readIdentity, type TlsCredentials } from './identity.ts';
@@ -195,10 +195,12 @@ export function createTlsTransport(options: TlsTransportOptions): TlsTransport {
     socket.on('secureConnect', () => {
       failure = 'it does not accept the certificate of this host'; // unless its hello arrives
     });
-    socket.on('error', (error) => {
+    let end: SessionEnd = 'closed';
+    socket.on('error', (error: NodeJS.ErrnoException) => {
       failure = error.message;
+      if (error.code !== 'ECONNRESET') end = 'silent';
     });
-    socket.on('close', () => breakUp(session, failure));
+    socket.on('close', () => breakUp(session, failure, end));
     return session;
   }
 
@@ -234,7 +236,7 @@ export function createTlsTransport(options: TlsTransportOptions): TlsTransport {
   }
 
   /** Ends a session, once, and seeks the next one where it is this host's turn to dial. */
-  function breakUp(session: Session, reason: string): void {
+  function breakUp(session: Session, reason: string, end: SessionEnd = 'silent'): void {
     if (session.state === 'broken') return;
     const wasUp = session.state === 'up';
     session.state = 'broken';
@@ -250,7 +252,7 @@ export function createTlsTransport(options: TlsTransportOptions): TlsTransport {
     sessions.delete(host);
     if (stopped) return;
     log.warn(`session with ${host} is down: ${reason}`, { network, host });
-    events?.down(host);
+    events?.down(host, end);
   }
 
   function redial(route: Route, wasUp: boolean, reason: string): void {

@@ -4,9 +4,13 @@
 
 import type { HostId } from '../model/ids.ts';
 
+/** `closed`: the other end closed it, which only the kernel of a running host does; its daemon ended, or gave the
+ * session up. `silent`: nothing came any more, or it was ended here. */
+export type SessionEnd = 'closed' | 'silent';
+
 export interface TransportEvents {
   up(host: HostId): void;
-  down(host: HostId): void;
+  down(host: HostId, how: SessionEnd): void;
   /** One whole frame. The bytes belong to the receiver from here on. */
   frame(from: HostId, frame: Uint8Array): void;
 }

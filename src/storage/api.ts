@@ -103,8 +103,8 @@ export interface LockStatus {
 export interface LockOptions {
   /** Take the lock only if the record still says that the VM is protected (a start by HA). */
   readonly onlyIfProtected?: boolean;
-  /** What the protection record becomes in the same change, if given. */
-  readonly protection?: JsonValue;
+  /** Metadata that is set in the same change. */
+  readonly set?: { readonly service: string; readonly key: string; readonly value: JsonValue };
   /** Taken only to bring the disks up to date; whoever takes it otherwise has it given up first. */
   readonly use?: 'repair';
 }

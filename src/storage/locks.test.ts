@@ -71,6 +71,16 @@ describe('a lock', () => {
     await expect(clock.wait(store(2).lock(vm, wanted))).resolves.toBeGreaterThan(0);
   });
 
+  it('is taken together with metadata that say why, or neither is', async () => {
+    const { clock, vm } = world;
+    const reason = { service: 'runner', key: 'restart', value: 'h9 is gone' };
+    const wanted = { onlyIfProtected: true, set: reason };
+    await expect(clock.wait(store(1).lock(vm, wanted))).rejects.toThrow(); // it is not protected
+    expect(store(1).getMetadata('runner', 'restart').values).toEqual([]);
+    await clock.wait(store(1).lock(vm, { set: reason }));
+    expect(store(1).getMetadata('runner', 'restart').values).toEqual([{ vm, value: 'h9 is gone' }]);
+  });
+
   it('is released late, with its protection, where the object could not be reached', async () => {
     const { clock, vm, network } = world;
     const held = await clock.wait(store(1).lock(vm));

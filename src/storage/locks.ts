@@ -240,8 +240,10 @@ export function createLocks(options: {
           ...current,
           lock: { holder: self, epoch: asEpoch(current.lock.epoch + 1), ...use },
         };
-        const protection = wanted.protection;
-        return change(protection === undefined ? taken : withProtection(taken, protection));
+        const { set } = wanted;
+        return change(
+          set === undefined ? taken : withMetadata(taken, set.service, set.key, set.value),
+        );
       });
       const { epoch } = record.lock;
       probe.reached({ at: 'lock.taken', vm, epoch, byHa: wanted.onlyIfProtected === true });

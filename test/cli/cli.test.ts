@@ -259,6 +259,9 @@ describe('exit status 1', () => {
     manager.known.set('web', { ...manager.add('web'), spec: { ...spec, disks } });
     expect((await cli('vm', 'list')).out).toContain(`256 MiB + ${path}`);
     expect((await cli('vm', 'show', 'web')).out).toMatch(
+      /Restarted +2026-01-02 03:04:05 by host-1 in term 5: hostSilent\n +it ran on host-2\n/,
+    );
+    expect((await cli('vm', 'show', 'web')).out).toMatch(
       /\nDISK +PATH +FORMAT\ndisk1 +\/mnt\/nfs\/web\.qcow2 +qcow2\n$/,
     );
     expect((await cli('vm', 'remove', 'web')).out).toBe(

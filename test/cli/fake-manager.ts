@@ -18,7 +18,7 @@ import type { DiskService } from '../../src/manager/disk-service.ts';
 import { createPolicies } from '../../src/manager/policies.ts';
 import { HoldfastError } from '../../src/model/errors.ts';
 import type { ClusterEvent } from '../../src/model/events.ts';
-import { componentId, hostId, objectId, storeId, vmId } from '../../src/model/ids.ts';
+import { componentId, epoch, hostId, objectId, storeId, term, vmId } from '../../src/model/ids.ts';
 import { timings } from '../../src/model/limits.ts';
 import { defaultPolicy } from '../../src/model/policy.ts';
 import type { VmRecovery } from '../../src/model/recovery.ts';
@@ -114,6 +114,15 @@ export class FakeManager implements Manager {
     const info = this.#find(nameOrId);
     return {
       ...info,
+      restart: {
+        finding: 'hostSilent',
+        host: hostId('host-2'),
+        epoch: epoch(3),
+        evidence: ['it ran on host-2', 'host-2 has been silent on the HA network for 2.6 s'],
+        master: hostId('host-1'),
+        term: term(5),
+        at: Date.UTC(2026, 0, 2, 3, 4, 5),
+      },
       objects: [
         {
           object: objectId('o1'),

@@ -269,7 +269,7 @@ describe('a start', () => {
     cluster.machine(master).killDaemon();
     const asked = cluster.machine(other).manager;
     await cluster.wait(asked.startVm('web', { on: other }));
-    expect(asked.vm('web').protection.status).toBe('protecting');
+    expect(asked.vm('web').protection.status).toBe('pending');
     await cluster.until(() => asked.vm('web').protection.status === 'protected', 10_000);
   });
 

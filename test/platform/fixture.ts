@@ -98,7 +98,7 @@ export interface TestHost {
   readonly name: HostId;
   readonly transport: TlsTransport;
   readonly address: string;
-  /** `up host`, `down host`. */
+  /** `up host`, `down host closed`, `down host silent`. */
   readonly events: string[];
   readonly frames: { from: HostId; bytes: Uint8Array }[];
   readonly logged: string[];
@@ -132,7 +132,7 @@ export async function startHost(
   const frames: TestHost['frames'] = [];
   transport.start({
     up: (host) => void events.push(`up ${host}`),
-    down: (host) => void events.push(`down ${host}`),
+    down: (host, how) => void events.push(`down ${host} ${how}`),
     frame: (from, bytes) => void frames.push({ from, bytes }),
   });
   const stop = () => transport.stop();

@@ -55,7 +55,7 @@ describe('a session between two hosts', () => {
     expect(b.frames.every(({ bytes }) => bytes.constructor === Uint8Array)).toBe(true);
     a.transport.send(b.name, [large, Buffer.alloc(1)]);
     a.transport.send(b.name, text('after'));
-    await until(() => b.events.includes('down host-a'));
+    await until(() => b.events.includes('down host-a silent'));
     expect(b.frames).toHaveLength(2);
   });
 
@@ -68,11 +68,11 @@ describe('a session between two hosts', () => {
   it('comes back when the other host was killed and is back', async () => {
     const [a, b] = await pair();
     await b.stop();
-    await until(() => a.events.includes('down host-b'));
+    await until(() => a.events.includes('down host-b closed'));
     expect(a.transport.send(b.name, text('lost'))).toBe(false);
     const again = await startHost('host-b', { address: b.address });
     await until(() => again.events.includes('up host-a') && a.events.length === 3);
-    expect(a.events).toEqual(['up host-b', 'down host-b', 'up host-b']);
+    expect(a.events).toEqual(['up host-b', 'down host-b closed', 'up host-b']);
     a.transport.send(b.name, text('new'));
     await until(() => again.frames.length === 1);
     expect(textsOf(again)).toEqual(['new']);
@@ -81,8 +81,8 @@ describe('a session between two hosts', () => {
   it('ends when the members change, and follows a host to its new address', async () => {
     const [a, b] = await pair();
     a.transport.setPeers(new Map());
-    await until(() => b.events.includes('down host-a'));
-    expect(a.events).toEqual(['up host-b', 'down host-b']);
+    await until(() => b.events.includes('down host-a closed'));
+    expect(a.events).toEqual(['up host-b', 'down host-b silent']);
     await b.stop();
     const moved = await startHost('host-b');
     a.transport.setPeers(new Map([[b.name, b.address]]));
@@ -182,7 +182,7 @@ describe('sessions of one host', () => {
     await until(() => host.frames.length >= 2);
     expect(textsOf(host).filter((content) => content !== 'cut')).toEqual(['one', 'two']);
     expect(textsOf(host).indexOf('cut')).not.toBe(2);
-    expect(host.events).toEqual(['up host-a', 'down host-a', 'up host-a']);
+    expect(host.events).toEqual(['up host-a', 'down host-a silent', 'up host-a']);
     second.socket.destroy();
     await until(() => host.events.length === 4);
   });
@@ -192,7 +192,7 @@ describe('sessions of one host', () => {
     const client = rawClient(host.address, await credentialsOf('host-a'));
     client.socket.write(hello);
     await client.closed;
-    expect(host.events).toEqual(['up host-a', 'down host-a']);
+    expect(host.events).toEqual(['up host-a', 'down host-a silent']);
     expect(host.logged.join()).toContain('nothing was heard');
   });
 
@@ -207,7 +207,7 @@ describe('sessions of one host', () => {
     while (host.transport.send(hostId('host-a'), [large])) sent += 1;
     expect(sent).toBeLessThan(10);
     expect(host.events).toEqual(['up host-a']); // who sends is not called back from within
-    await until(() => host.events.includes('down host-a'));
+    await until(() => host.events.includes('down host-a silent'));
   });
 });
 

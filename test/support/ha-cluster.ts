@@ -1,7 +1,7 @@
 // A cluster of HA modules on virtual time, with an object store and VM runners that are nothing but
 // the test's word: what is accessible to whom, whose lease lasts how long, how a start ends.
 
-import type { Ha, RunningVm, VmRunner } from '../../src/ha/api.ts';
+import type { Ha, RunningVm, StartOptions, VmRunner } from '../../src/ha/api.ts';
 import { createHa } from '../../src/ha/ha.ts';
 import { type ErrorCode, HoldfastError } from '../../src/model/errors.ts';
 import type { ClusterEvent } from '../../src/model/events.ts';
@@ -16,7 +16,8 @@ import {
 } from '../../src/model/ids.ts';
 import type { JsonValue } from '../../src/model/json.ts';
 import { timings } from '../../src/model/limits.ts';
-import { readProtection } from '../../src/model/protection.ts';
+import { protectionKey, readProtection } from '../../src/model/protection.ts';
+import { attemptsKey, type ProofOfDeath } from '../../src/model/restart.ts';
 import type { RestartPriority } from '../../src/model/vm.ts';
 import { createPeer, type Peer } from '../../src/peer/peer.ts';
 import type { Log } from '../../src/ports/log.ts';
@@ -38,6 +39,9 @@ interface FakeVm {
   holder: HostId | null;
   epoch: number;
   protection: JsonValue | undefined;
+  attempts: JsonValue | undefined;
+  /** Of the last start by HA. */
+  proof: ProofOfDeath | null;
   /** Hosts that can not reach all its objects. */
   readonly hiddenFrom: Set<HostId>;
   revision: number;
@@ -79,7 +83,7 @@ export class FakeRunner implements VmRunner {
     this.#cluster = cluster;
   }
 
-  async start(vm: VmId, options: { readonly byHa: boolean }): Promise<Epoch> {
+  async start(vm: VmId, options: StartOptions): Promise<Epoch> {
     const fake = this.#cluster.vm(vm);
     this.starts.push(vm);
     const flying = (this.inFlight.get(vm) ?? 0) + 1;
@@ -105,6 +109,7 @@ export class FakeRunner implements VmRunner {
       fake.holder = this.host;
       fake.epoch += 1;
       fake.revision += 1;
+      if (options.proof !== undefined) fake.proof = options.proof;
       const at = epoch(fake.epoch);
       this.#set({ ...this.#row(fake, at), state: 'starting' });
       await this.#cluster.sleep(this.startDelayMs / 2);
@@ -188,6 +193,8 @@ export class HaCluster {
   readonly #vms = new Map<VmId, FakeVm>();
   readonly #watchers = new Map<HostId, Watcher>();
   readonly #diedAt = new Map<HostId, number>();
+  /** Hosts that live and can not renew their leases, and since when. */
+  readonly #cutOffAt = new Map<HostId, number>();
   readonly #names: HostId[];
   readonly #witnesses: ReadonlySet<HostId>;
 
@@ -272,6 +279,8 @@ export class HaCluster {
       holder: null,
       epoch: 0,
       protection: undefined,
+      attempts: undefined,
+      proof: null,
       hiddenFrom: new Set(),
       revision: 1,
     });
@@ -331,9 +340,14 @@ export class HaCluster {
 
   remainingMs(fake: FakeVm): number {
     if (fake.holder === null) return 0;
-    const diedAt = this.#diedAt.get(fake.holder);
+    const diedAt = this.#diedAt.get(fake.holder) ?? this.#cutOffAt.get(fake.holder);
     if (diedAt === undefined) return this.hosts.has(fake.holder) ? this.leaseMs : 0;
     return Math.max(0, diedAt + this.leaseMs - this.clock.now());
+  }
+
+  /** From now on the host renews no lease. */
+  leaseEnds(host: HostId): void {
+    this.#cutOffAt.set(host, this.clock.now());
   }
 
   notifyMetadata(vm: VmId): void {
@@ -395,10 +409,16 @@ export class HaCluster {
     };
   }
 
-  async #set(host: HostId, vm: VmId, value: JsonValue, at: number | undefined): Promise<void> {
+  async #set(
+    host: HostId,
+    vm: VmId,
+    key: string,
+    value: JsonValue,
+    at: number | undefined,
+  ): Promise<void> {
     const fake = this.vm(vm);
-    const plan = this.setPlans.shift();
-    this.sets.push(`${vm} by ${host}`);
+    const plan = key === protectionKey ? this.setPlans.shift() : undefined;
+    if (key === protectionKey) this.sets.push(`${vm} by ${host}`);
     await this.sleep(typeof plan === 'number' ? plan : 5);
     if (typeof plan === 'string') throw new HoldfastError(plan, 'as planned');
     if (fake.hiddenFrom.has(host))
@@ -406,7 +426,8 @@ export class HaCluster {
     if (at !== undefined && (fake.holder === null || fake.epoch !== at)) {
       throw new HoldfastError('conflict', `${vm} is not held at epoch ${at}`);
     }
-    fake.protection = value;
+    if (key === attemptsKey) fake.attempts = value;
+    else fake.protection = value;
     fake.revision += 1;
     this.notifyMetadata(vm);
   }
@@ -417,14 +438,15 @@ export class HaCluster {
     };
     return {
       setDiskPolicy: unused,
-      setMetadata: (vm, _service, _key, value, condition) =>
-        this.#set(host, vm, value, condition?.heldAtEpoch),
-      getMetadata: () => {
-        this.gets += 1;
+      setMetadata: (vm, _service, key, value, condition) =>
+        this.#set(host, vm, key, value, condition?.heldAtEpoch),
+      getMetadata: (_service, key) => {
+        if (key === protectionKey) this.gets += 1;
         const values: ValueOfVm[] = [];
         for (const fake of this.#vms.values()) {
-          if (fake.protection === undefined || fake.hiddenFrom.has(host)) continue;
-          values.push({ vm: fake.vm, value: fake.protection });
+          const value = key === attemptsKey ? fake.attempts : fake.protection;
+          if (value !== undefined && !fake.hiddenFrom.has(host))
+            values.push({ vm: fake.vm, value });
         }
         return { values, objectReads: 0 };
       },

@@ -4,7 +4,7 @@
 
 import type { HostId } from '../../src/model/ids.ts';
 import type { Clock } from '../../src/ports/clock.ts';
-import type { Transport, TransportEvents } from '../../src/ports/transport.ts';
+import type { SessionEnd, Transport, TransportEvents } from '../../src/ports/transport.ts';
 import type { SeededRandom } from './seeded-random.ts';
 
 export interface NetworkFaults {
@@ -82,7 +82,7 @@ export class MemoryNetwork {
     this.#endpoints.delete(host);
     for (const [key, session] of [...this.#sessions]) {
       const [a, b] = ends(key);
-      if (a === host || b === host) this.#breakSession(key, session);
+      if (a === host || b === host) this.#breakSession(key, session, 'closed');
     }
   }
 
@@ -151,7 +151,7 @@ export class MemoryNetwork {
     });
   }
 
-  #breakSession(key: string, session: Session): void {
+  #breakSession(key: string, session: Session, end: SessionEnd = 'silent'): void {
     session.broken = true;
     this.#sessions.delete(key);
     const [a, b] = ends(key);
@@ -162,7 +162,7 @@ export class MemoryNetwork {
       const endpoint = this.#endpoints.get(host);
       if (endpoint === undefined || !session.told.has(host)) continue;
       this.#clock.defer(() => {
-        if (this.#endpoints.get(host) === endpoint) endpoint.events.down(other);
+        if (this.#endpoints.get(host) === endpoint) endpoint.events.down(other, end);
       });
     }
     this.#clock.defer(() => this.#connect());

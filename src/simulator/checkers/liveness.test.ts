@@ -174,12 +174,9 @@ describe('liveness', () => {
 
   it('tells of a host that has not heard how the VM is', () => {
     const fake = new Fake();
-    fake.host('h3').protection = 'protecting';
+    fake.host('h3').protection = 'pending';
     fake.host('h2').accessible = false;
-    expect(fake.problems()).toEqual([
-      'h2 takes web for inaccessible',
-      'web is protecting, says h3',
-    ]);
+    expect(fake.problems()).toEqual(['h2 takes web for inaccessible', 'web is pending, says h3']);
   });
 });
 

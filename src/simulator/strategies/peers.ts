@@ -66,7 +66,9 @@ class PeersHa implements Ha {
     this.#view = new ProtectionView(storage, clock);
     const running = () => runner.running();
     const sight = ownSight(storage, this.#view);
-    this.#monitor = new Monitor({ self, sight, membership });
+    // Each peer counts for itself.
+    const onAttempts = () => {};
+    this.#monitor = new Monitor({ self, sight, membership, onAttempts });
     const onSettled = () => this.#poke();
     this.#protector = new Protector({ sight, clock, random, log, probe, onSettled });
     this.#protection = new ProtectionAgent(
@@ -121,7 +123,7 @@ class PeersHa implements Ha {
   }
 
   protectionStatus(vm: VmId) {
-    return this.#view.status(vm);
+    return this.#view.status(vm, this.#protection.stateOf(vm));
   }
 
   poweredOn(vm: VmId, epoch: Epoch): void {

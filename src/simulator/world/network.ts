@@ -4,7 +4,7 @@
 // what was sent on it is lost then. Links are cut and healed per direction.
 
 import type { HostId } from '../../model/ids.ts';
-import type { Transport, TransportEvents } from '../../ports/transport.ts';
+import type { SessionEnd, Transport, TransportEvents } from '../../ports/transport.ts';
 import type { SeededRandom } from './random.ts';
 import { bytesForAMoment } from './slab.ts';
 import type { Receiver, VirtualTime } from './time.ts';
@@ -117,7 +117,7 @@ export class VirtualNetwork {
     this.#endpoints.delete(host);
     for (const session of [...endpoint.sessions.values()]) {
       if (isSilent) this.#time.after(this.#giveUpMs(), () => this.#breakSession(session));
-      else this.#breakSession(session);
+      else this.#breakSession(session, 'closed');
     }
   }
 
@@ -202,14 +202,14 @@ export class VirtualNetwork {
     );
   }
 
-  #breakSession(session: Session): void {
+  #breakSession(session: Session, end: SessionEnd = 'silent'): void {
     if (session.isBroken) return;
     session.isBroken = true;
     const { a, b } = session;
     if (a.sessions.get(b.host) === session) a.sessions.delete(b.host);
     if (b.sessions.get(a.host) === session) b.sessions.delete(a.host);
-    this.#time.after(0, () => session.toldA && a.events?.down(b.host), a.receiver);
-    this.#time.after(0, () => session.toldB && b.events?.down(a.host), b.receiver);
+    this.#time.after(0, () => session.toldA && a.events?.down(b.host, end), a.receiver);
+    this.#time.after(0, () => session.toldB && b.events?.down(a.host, end), b.receiver);
     this.#connectSoon(a.host, b.host);
   }
 
