@@ -5,6 +5,8 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { Sampler, type Watched } from './sampler.ts';
 
 const sampleEveryMs = 15;
+/** Of hundreds of processes a look takes long: it leaves the processors to those that are looked at. */
+const restPerLook = 4;
 
 export interface ObserverData {
   readonly watched: Watched;
@@ -15,11 +17,13 @@ export interface ObserverData {
 const { watched, stop } = workerData as ObserverData;
 const stopped = new Int32Array(stop);
 const sampler = new Sampler(watched);
-for (let next = performance.now(); ; ) {
+for (;;) {
+  const begunMs = performance.now();
   const now = Date.now();
   const { changes, doubled } = sampler.sample(now);
   parentPort?.postMessage({ at: now, changes, doubled });
-  next = Math.max(next + sampleEveryMs, performance.now());
-  if (Atomics.wait(stopped, 0, 0, next - performance.now()) !== 'timed-out') break;
+  const tookMs = performance.now() - begunMs;
+  const restMs = Math.max(sampleEveryMs - tookMs, restPerLook * tookMs);
+  if (Atomics.wait(stopped, 0, 0, restMs) !== 'timed-out') break;
 }
 parentPort?.postMessage(null);

@@ -15,10 +15,12 @@
 // - The guest can start no process (`spawn=deny`): SIGSTOP to QEMU stops all of the guest.
 // - The process can be recognised from outside: `-name guest=NAME`, `-uuid`, the run directory.
 
+import { basename, dirname } from 'node:path';
+import { type VmId, vmId } from '../model/ids.ts';
 import type { PathDisk } from '../model/path-disk.ts';
 import type { GuestDisk, GuestLaunch, ServedDisk } from '../ports/guests.ts';
 import type { PathKind } from './path-kind.ts';
-import type { RunFiles } from './run-files.ts';
+import { type RunFiles, runFiles } from './run-files.ts';
 
 export interface BootImage {
   readonly kernel: string;
@@ -52,6 +54,14 @@ function escaped(value: string): string {
 /** The argument that names this guest's QMP socket: it occurs in no other process. */
 export function qmpChardev(files: RunFiles): string {
   return `socket,id=qmp,path=${escaped(files.qmpSocket)},server=on,wait=off`;
+}
+
+/** The VM of which this is the QMP argument, with files in this run directory; null: it is none. */
+export function vmOfQmpChardev(argument: string, runDir: string): VmId | null {
+  const [, path = ''] = /^socket,id=qmp,path=(.*),server=on,wait=off$/.exec(argument) ?? [];
+  const vm = vmId(basename(dirname(path)));
+  const { qmpSocket } = runFiles(runDir, vm);
+  return path !== '' && escaped(qmpSocket) === path ? vm : null;
 }
 
 /** The UUID of a VM whose id is 128 bits in hexadecimal, else null. */

@@ -2,6 +2,7 @@
 // daemon left behind. All it knows of a guest is in the guest's folder of the run directory and in
 // the guard itself, so a daemon can be replaced while its guests run.
 
+import { existsSync } from 'node:fs';
 import { access, mkdir, readdir } from 'node:fs/promises';
 import { availableParallelism, totalmem } from 'node:os';
 import { resolve } from 'node:path';
@@ -17,7 +18,7 @@ import { GuardClient, startGuard } from './guard-client.ts';
 import { QemuGuest } from './guest.ts';
 import { nobodyListens } from './line-socket.ts';
 import { type PathKind, pathKind } from './path-kind.ts';
-import { endProcessesOf } from './processes.ts';
+import { endProcessesOf, vmsWithProcesses } from './processes.ts';
 import {
   guestFailed,
   isPlainWord,
@@ -160,11 +161,11 @@ class QemuDriver implements GuestDriver {
 
   async recover(): Promise<Guest[]> {
     const entries = await readdir(this.#options.runDir, { withFileTypes: true });
+    const folders = entries.filter((entry) => entry.isDirectory() && isPlainWord(entry.name));
+    const vms = await vmsWithProcesses(this.#options.runDir);
+    for (const { name } of folders) vms.add(vmId(name));
     const guests = await Promise.all(
-      entries
-        .filter((entry) => entry.isDirectory() && isPlainWord(entry.name))
-        .filter((entry) => !this.#isHere(vmId(entry.name)))
-        .map((entry) => this.#recover(vmId(entry.name))),
+      [...vms].filter((vm) => !this.#isHere(vm)).map((vm) => this.#recover(vm)),
     );
     return guests.filter((guest) => guest !== null);
   }
@@ -241,6 +242,9 @@ class QemuDriver implements GuestDriver {
   /** Clears away what an earlier guest of the VM has left: only if it has ended. */
   async #clear(launch: GuestLaunch, files: RunFiles): Promise<void> {
     await this.#guests.get(launch.vm)?.kill();
+    // Of what has no folder nothing is left: what an earlier daemon left without one was ended at the start of this
+    // one. To look through all processes for it would take longer than all else here.
+    if (!existsSync(files.dir)) return;
     let guard: GuardClient;
     try {
       guard = await this.#connectGuard(files);

@@ -3,8 +3,9 @@
 // `recover` promise that nothing of it is left.
 
 import { readdir, readFile } from 'node:fs/promises';
+import type { VmId } from '../model/ids.ts';
 import type { Clock } from '../ports/clock.ts';
-import { qmpChardev } from './command-line.ts';
+import { qmpChardev, vmOfQmpChardev } from './command-line.ts';
 import type { RunFiles } from './run-files.ts';
 
 /** The arguments of a process; none of one that is gone, or only waits to be reaped. */
@@ -20,13 +21,29 @@ async function argumentsOf(pid: string): Promise<string[]> {
   return argv.split('\0');
 }
 
+/** All processes of this machine with their arguments. */
+async function* processes(): AsyncGenerator<{ readonly pid: number; readonly argv: string[] }> {
+  for (const entry of await readdir('/proc')) {
+    if (/^\d+$/.test(entry)) yield { pid: Number(entry), argv: await argumentsOf(entry) };
+  }
+}
+
 /** The guard and the guest both carry the guest's QMP argument, and nothing else does. */
 async function processesOf(files: RunFiles): Promise<number[]> {
   const mark = qmpChardev(files);
   const found: number[] = [];
-  for (const entry of await readdir('/proc')) {
-    if (!/^\d+$/.test(entry)) continue;
-    if ((await argumentsOf(entry)).includes(mark)) found.push(Number(entry));
+  for await (const { pid, argv } of processes()) if (argv.includes(mark)) found.push(pid);
+  return found;
+}
+
+/** VMs of which a guest or a guard runs, whether there are files of it or not. */
+export async function vmsWithProcesses(runDir: string): Promise<Set<VmId>> {
+  const found = new Set<VmId>();
+  for await (const { argv } of processes()) {
+    for (const argument of argv) {
+      const vm = vmOfQmpChardev(argument, runDir);
+      if (vm !== null) found.add(vm);
+    }
   }
   return found;
 }

@@ -1,6 +1,6 @@
 // What every guest driver must do, whatever runs its guests: the hosts rely on it (src/ports/guests.ts).
 
-import { existsSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { vmId } from '../../src/model/ids.ts';
@@ -206,6 +206,19 @@ export function guestConformance(open: OpenDriver): void {
       expect(await until(() => typed(seen, 'exited'))).toMatchObject({ clean: false });
       expect(stateOf(pid)).toBeNull();
       expect(await (await open(runDir)).recover()).toEqual([]);
+      expectNothingLeft(runDir);
+    });
+
+    test('of which no file is left is ended when a daemon starts', async () => {
+      const runDir = tempFolder();
+      const guest = await (await open(runDir)).start(launchOf(null));
+      const pid = guestPid(runDir);
+      guest.detach();
+      rmSync(join(runDir, guest.vm), { recursive: true });
+      const driver = await open(runDir);
+      expect(await driver.recover()).toEqual([]);
+      expect(stateOf(pid)).toBeNull();
+      await (await driver.start(launchOf(null))).kill();
       expectNothingLeft(runDir);
     });
 
