@@ -1,6 +1,6 @@
 // How long VMs are gone when something fails: `make bench-failover`, or
 //
-//   node bench/failover.mjs [crash] [many] [ha] [storage] [--failures N] [--qemu] [--vms 100,200]
+//   node bench/failover.mjs [crash] [many] [ha] [storage] [load] [--failures N] [--qemu] [--vms 100,200] [--minutes 30]
 //
 // Each part writes scenarios, has `bin/holdfast lab run` play them on real daemons, and prints what was measured beside
 // the goal. It judges nothing: machines are noisy, and this one may do other work.
@@ -8,9 +8,11 @@
 // crash: five hosts lose their power one after the other, and get it back; whoever is master at that moment is known
 // from the hosts. Of each failure the slowest VM counts, from the loss of power to the start of the guest's process.
 // many: one host with many process-guests dies. ha, storage: what must not happen, with guests counted that it did to.
+// load: nothing happens, but that so many guests write, with no pause, that the processors have nothing left; only when
+// it is asked for.
 
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
@@ -22,6 +24,7 @@ const { values, positionals } = parseArgs({
     failures: { type: 'string', default: '25' },
     qemu: { type: 'boolean', default: false },
     vms: { type: 'string', default: '100,200' },
+    minutes: { type: 'string', default: '30' },
   },
 });
 const failures = Number(values.failures);
@@ -191,8 +194,35 @@ async function storage() {
   );
 }
 
-const parts = { crash, many, ha, storage };
-const chosen = positionals.length > 0 ? positionals : Object.keys(parts);
+/** Of all processors since the machine was started, in ticks: busy, and all. */
+function processorTime() {
+  const [user, nice, system, idle, wait, ...others] = readFileSync('/proc/stat', 'utf8')
+    .split('\n', 1)[0]
+    .split(/ +/)
+    .slice(1)
+    .map(Number);
+  const busy = user + nice + system + others.slice(0, 3).reduce((a, b) => a + b, 0);
+  return { busy, all: busy + idle + wait };
+}
+
+async function load() {
+  const count = Number(values.vms.split(',').at(-1));
+  const before = processorTime();
+  const { counters } = await play('Many guests write', [
+    `duration: ${Number(values.minutes) * 60}s`,
+    'cluster: {hosts: 6, guest: process}',
+    'vms:',
+    `  - {name: v, count: ${count}, memoryMiB: 16, disks: [1MiB]}`,
+  ]);
+  const after = processorTime();
+  const busy = Math.round((100 * (after.busy - before.busy)) / (after.all - before.all));
+  const what = `${count} guests write for ${values.minutes} min, processors ${busy}% busy`;
+  row(what, '0 pauses, 0 restarts', counted({ counters }));
+}
+
+const parts = { crash, many, ha, storage, load };
+const usual = ['crash', 'many', 'ha', 'storage'];
+const chosen = positionals.length > 0 ? positionals : usual;
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   process.once(signal, () => {
@@ -205,9 +235,9 @@ try {
   const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { cwd: root })
     .toString()
     .trim();
-  const load = () => loadavg()[0].toFixed(1);
+  const average = () => loadavg()[0].toFixed(1);
   console.log(
-    `commit ${commit}, ${cpus().length} processors, Node ${process.version}, guests: ${guest}, load average ${load()}\n`,
+    `commit ${commit}, ${cpus().length} processors, Node ${process.version}, guests: ${guest}, load average ${average()}\n`,
   );
   console.log('| what | goal | measured |\n|---|---|---|');
   for (const name of chosen) {
@@ -216,7 +246,7 @@ try {
       throw new Error(`there is no part ${name}: ${Object.keys(parts).join(', ')}`);
     await part();
   }
-  console.log(`\nload average at the end ${load()}`);
+  console.log(`\nload average at the end ${average()}`);
 } catch (error) {
   console.error(error.message);
   process.exitCode ||= 1;

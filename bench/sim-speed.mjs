@@ -7,7 +7,8 @@
 //
 // small: six hosts with ten VMs that write; the goal is 500 times real time.
 // large: 64 hosts with 10,000 quiet VMs; the goal is 5 times real time with at most 8 GiB, and that the
-// VMs of a host that loses its power run again. Set-up is timed apart from the steady state. On a busy
+// VMs of the master's host run again when it loses its power; the goal for the turn in which the new master
+// gets to know all protected VMs is 100 ms of real time. Set-up is timed apart from the steady state. On a busy
 // machine the figures by processor time say more; they count the garbage collector's threads as well.
 
 import path from 'node:path';
@@ -60,7 +61,13 @@ function run(name, size) {
     })),
   });
   let misreads = 0;
-  world.observe({ misread: () => (misreads += 1) });
+  let mostGot = 0;
+  world.observe({
+    misread: () => (misreads += 1),
+    reached(_, point) {
+      if (point.at === 'ha.metadataGet') mostGot = Math.max(mostGot, point.values);
+    },
+  });
   const { time } = world;
   const results = { hosts: size.hosts, vms: size.vms };
   const timed = (what, work) => {
@@ -115,8 +122,15 @@ function run(name, size) {
   timed('settle', () => time.advance(15_000));
   timed('steady', () => time.advance(size.seconds * 1000));
   timed('failover', () => {
-    world.machine('h1').cutPower();
-    time.advance(3000);
+    world.machine(world.manager('h2').status().master).cutPower();
+    mostGot = 0;
+    while (mostGot < size.vms / 2) {
+      const begun = performance.now();
+      time.step();
+      if (mostGot < size.vms / 2) continue;
+      const tookMs = (performance.now() - begun).toFixed(0);
+      console.log(`${name} a new master knows ${mostGot} protected VMs after ${tookMs} ms`);
+    }
     until('failover', isProtected, 120_000, 500);
   });
   timed('after', () => time.advance((size.seconds * 1000) / 3));
