@@ -37,8 +37,6 @@ export function refusals(text: string, scenario: Scenario): string[] {
 
 function ofVm(vm: ScenarioVm, guest: Scenario['cluster']['guest']): string[] {
   const problems: string[] = [];
-  if (vm.storage === 'shared')
-    problems.push('storage: the lab has none that all its hosts see yet');
   if (guest === 'qemu' && vm.memoryBytes < leastQemuMiB * 2 ** 20) {
     problems.push(`memoryMiB: the guest boots in ${leastQemuMiB} and more, or with guest: process`);
   }
