@@ -3,13 +3,12 @@
 
 import { type ApiClient, createClient } from '../api/client.ts';
 import { defaultHost } from '../scenario/defaults.ts';
-import type { Scenario, ScenarioHost } from '../scenario/scenario.ts';
+import type { Scenario, ScenarioHost, Step } from '../scenario/scenario.ts';
 import { Cuts } from './cuts.ts';
 import { type HostSettings, LabHost } from './host.ts';
 import type { LabRecord } from './labs.ts';
 import { inHost, makeNamespaces } from './namespaces.ts';
 import { run } from './program.ts';
-import { mountSmallDisk } from './small-disk.ts';
 import { waitUntil } from './waiting.ts';
 
 const upWithinMs = 90_000;
@@ -83,7 +82,7 @@ export class LabCluster {
     const first = this.hosts.find((host) => specOf(host).kind === 'full');
     if (first === undefined) throw new Error('a cluster needs a host that is no witness');
     await first.make(settingsOf(scenario, specOf(first), null), null);
-    await this.#disk(first);
+    await this.#devices(first);
     await this.#boot(first);
     signal.throwIfAborted();
     const { accelerator } = await first.client.cluster();
@@ -92,7 +91,7 @@ export class LabCluster {
         if (host === first) return;
         const token = await first.client.createToken();
         await host.make(settingsOf(scenario, specOf(host), accelerator), token);
-        await this.#disk(host);
+        await this.#devices(host);
         await this.#boot(host);
       }),
     );
@@ -104,12 +103,18 @@ export class LabCluster {
     say(`the cluster is complete; guests run with ${accelerator}`);
   }
 
-  /** One that can be filled, where it shall be. */
-  async #disk({ name, folder }: LabHost): Promise<void> {
-    const isFilled = this.scenario.steps.some(
-      (step) => (step.kind === 'fillDisk' || step.kind === 'freeDisk') && step.host === name,
-    );
-    if (isFilled) await mountSmallDisk(folder);
+  /** Its further ones, and a file system of its own for the main one where a step takes that. */
+  async #devices(host: LabHost): Promise<void> {
+    const { cluster, steps } = this.scenario;
+    const own = steps.filter((step) => befallsMainDevice(step, host.name));
+    if (own.length > 0) {
+      await host.ownMainDevice().catch((error: Error) => {
+        if (own.some(({ kind }) => kind !== 'crash')) throw error;
+        this.#options.say(`what is not synced survives crashes of ${host.name}: ${error.message}`);
+      });
+    }
+    const spec = cluster.hosts.find(({ name }) => name === host.name);
+    for (const device of spec?.devices ?? []) await host.addDevice(device);
   }
 
   async #boot(host: LabHost): Promise<void> {
@@ -141,6 +146,20 @@ export class LabCluster {
   }
 }
 
+function befallsMainDevice(step: Step, host: string): boolean {
+  switch (step.kind) {
+    case 'crash':
+      return step.host === host;
+    case 'fillDisk':
+    case 'freeDisk':
+    case 'failDisk':
+    case 'repairDisk':
+      return step.host === host && step.device === undefined;
+    default:
+      return false;
+  }
+}
+
 /** `accelerator`: what the first host has found out, so that the others need not. */
 function settingsOf(
   { cluster }: Scenario,
@@ -153,6 +172,7 @@ function settingsOf(
       cpus: host.cpus,
       memory: host.memoryBytes,
       ...(host.diskBytes === defaultHost.diskBytes ? {} : { disk: host.diskBytes }),
+      ...(host.diskClass === undefined ? {} : { diskClass: host.diskClass }),
     },
     timings: Object.fromEntries(timings),
     log: { level: 'debug' },

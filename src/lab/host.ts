@@ -1,8 +1,9 @@
 // One host of a lab: a folder, a network namespace, and a daemon that can be killed, frozen and started again.
 //
-// What a power cut of a part of a machine can not be: the kernel goes on, so writes that were not synced
-// are not lost, and its clocks do not begin anew. That the host falls silent is done first, by pulling its
-// cables: a kernel whose processes are killed would say so to the other hosts.
+// What a power cut of a part of a machine can not be: the kernel goes on, so its clocks do not begin anew, and what
+// was not synced is lost only where the host has a device of its own (devices.ts). That the host falls
+// silent is done first, by pulling its cables: a kernel whose processes are killed would say so to the other
+// hosts.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
@@ -11,7 +12,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parse, stringify } from 'yaml';
 import { type ApiClient, createClient } from '../api/client.ts';
 import { HoldfastError } from '../model/errors.ts';
-import type { Network, ScenarioHost } from '../scenario/scenario.ts';
+import type { Network, ScenarioDevice, ScenarioHost } from '../scenario/scenario.ts';
+import { LabDevice } from './devices.ts';
 import { addressOf, inHost, inodeOf, namespaceOf, processesIn, setLinks } from './namespaces.ts';
 import { readArguments, readOrNull, signal } from './processes.ts';
 import { holdfast, run } from './program.ts';
@@ -45,6 +47,9 @@ export class LabHost {
   /** A daemon that stands still is not asked. */
   isFrozen = false;
   readonly #options: HostOptions;
+  /** Those that something may befall. */
+  readonly #devices = new Map<string, LabDevice>();
+  #isPowered = true;
   #daemon: number | null = null;
   /** Daemons that were meant to end. */
   readonly #ended = new Set<number>();
@@ -94,6 +99,45 @@ export class LabHost {
       config[key] = typeof value === 'string' ? value : { ...(config[key] as object), ...value };
     }
     writeFileSync(this.configFile, stringify(config));
+  }
+
+  /** Gives its main device a file system of its own; before its daemon runs for the first time. */
+  async ownMainDevice(): Promise<void> {
+    const device = new LabDevice(join(this.folder, 'data', 'store'), join(this.folder, mainDevice));
+    await device.install();
+    this.#devices.set(mainDevice, device);
+  }
+
+  /** A further device, as an operator adds one. */
+  async addDevice(wanted: ScenarioDevice): Promise<void> {
+    const { name } = wanted;
+    const place = join(this.folder, 'devices', name);
+    const device = new LabDevice(place, join(this.folder, `device-${name}`));
+    await device.install();
+    this.#devices.set(name, device);
+    await this.#makeOurs(wanted);
+  }
+
+  device(name = mainDevice): LabDevice {
+    const found = this.#devices.get(name);
+    if (found === undefined) throw new Error(`${this.name} has no device ${name} of its own`);
+    return found;
+  }
+
+  /** An empty device is in the place of a further one that failed. */
+  async replaceDevice(name: string): Promise<void> {
+    await this.device(name).install();
+    const { devices = [] } = this.#options.host;
+    await this.#makeOurs(devices.find((one) => one.name === name) as ScenarioDevice);
+  }
+
+  async #makeOurs({ name, class: deviceClass, diskBytes }: ScenarioDevice): Promise<void> {
+    const { lab, host } = this.#options;
+    await run([
+      ...inHost(lab, host.name),
+      ...[process.execPath, holdfast, 'host', 'add-device', this.device(name).place],
+      ...['--class', deviceClass, '--capacity', String(diskBytes), '--config', this.configFile],
+    ]);
   }
 
   /** Some program of the host runs: its power is on. */
@@ -153,6 +197,7 @@ export class LabHost {
   /** Its power is lost: it falls silent, and then all of it ends without a word. */
   async crash(): Promise<void> {
     const { lab, networks } = this.#options;
+    this.#isPowered = false;
     await setLinks(lab, this.name, networks, false);
     if (this.#daemon !== null) this.#ended.add(this.#daemon);
     this.#daemon = null;
@@ -166,11 +211,19 @@ export class LabHost {
       for (const pid of left) signal(pid, 'SIGKILL');
       await delay(2);
     }
+    for (const device of this.#devices.values()) await device.losePower();
   }
 
-  async plugIn(): Promise<void> {
+  /** Its power is back. */
+  async powerOn(): Promise<void> {
     const { lab, networks } = this.#options;
+    this.#isPowered = true;
+    for (const device of this.#devices.values()) await device.getPower();
     await setLinks(lab, this.name, networks, true);
+  }
+
+  get isPowered(): boolean {
+    return this.#isPowered;
   }
 
   /** The process that runs this VM here; its guard is another one. */
@@ -191,6 +244,8 @@ export function isGuest(args: readonly string[], vm: string): boolean {
   return guestPrograms.test(program) && args.some((arg) => arg.includes(vm));
 }
 
+/** No name of a device in a scenario. */
+const mainDevice = '.main';
 const guestPrograms = /^(qemu-system-|process-guest$)/;
 
 function watch(child: ChildProcess, onEnd: (why: string) => void): void {

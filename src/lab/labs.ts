@@ -6,6 +6,7 @@ import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { HoldfastError } from '../model/errors.ts';
+import { detachLoops } from './devices.ts';
 import { inodeOf, namespacesOf, processesIn, removeNamespaces } from './namespaces.ts';
 import { readStat, signal } from './processes.ts';
 import { run } from './program.ts';
@@ -76,6 +77,7 @@ export async function remove({ id, folder }: LabRecord, patienceMs = 10_000): Pr
   }
   await removeNamespaces(id);
   for (const path of mountsBelow(folder)) await run(['umount', path]);
+  await detachLoops(folder);
   await rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   rmSync(join(registry, `${id}.json`), { force: true });
 }

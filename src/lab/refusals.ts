@@ -23,10 +23,6 @@ export function refusals(text: string, scenario: Scenario): string[] {
     problems.push('cluster.drift: all hosts of the lab have the clock of this machine');
   }
   if (cluster.backend === 'ceph') problems.push('cluster.backend: ceph is not built yet');
-  for (const { name, devices = [] } of cluster.hosts) {
-    if (devices.length > 0)
-      problems.push(`cluster.hosts: ${name} has further devices, the lab none`);
-  }
   for (const vm of vms) problems.push(...ofVm(vm, cluster.guest));
   for (const step of steps) {
     const why = ofStep(step, cluster.guest);
@@ -37,16 +33,13 @@ export function refusals(text: string, scenario: Scenario): string[] {
 
 function ofVm(vm: ScenarioVm, guest: Scenario['cluster']['guest']): string[] {
   const problems: string[] = [];
-  if (vm.storage === 'shared')
-    problems.push('storage: the lab has none that all its hosts see yet');
   if (guest === 'qemu' && vm.memoryBytes < leastQemuMiB * 2 ** 20) {
     problems.push(`memoryMiB: the guest boots in ${leastQemuMiB} and more, or with guest: process`);
   }
   return problems.map((problem) => `vms: ${vm.name}: ${problem}`);
 }
 
-const noDevices =
-  'it takes block devices that can be made to fail, which this machine does not have';
+const onlyWhole = 'the devices of the lab fail as a whole, by failDisk or pullDisk';
 
 /** Null: it can be done. */
 function ofStep(step: Step, guest: Scenario['cluster']['guest']): string | null {
@@ -54,14 +47,10 @@ function ofStep(step: Step, guest: Scenario['cluster']['guest']): string | null 
     case 'migrate':
     case 'maintenance':
       return 'it is not built yet';
-    case 'failDisk':
-    case 'repairDisk':
     case 'slowDisk':
     case 'flakyDisk':
     case 'corruptDisk':
-    case 'pullDisk':
-    case 'plugDisk':
-      return noDevices;
+      return onlyWhole;
     case 'hangGuest':
       return guest === 'qemu' ? 'a part of QEMU can not be stopped; guest: process can' : null;
     default:

@@ -8,7 +8,6 @@ import { stepText } from '../scenario/step-text.ts';
 import type { LabCluster } from './cluster.ts';
 import type { LabHost } from './host.ts';
 import { signal as send } from './processes.ts';
-import { fill, free } from './small-disk.ts';
 
 export interface World {
   readonly cluster: LabCluster;
@@ -37,7 +36,7 @@ export async function apply(step: StepKind, world: World): Promise<void> {
     case 'crash':
       return cluster.host(step.host).crash();
     case 'boot':
-      await cluster.host(step.host).plugIn();
+      await cluster.host(step.host).powerOn();
       return start(cluster.host(step.host), world);
     case 'stopDaemon':
       return cluster.host(step.host).stopDaemon();
@@ -53,9 +52,17 @@ export async function apply(step: StepKind, world: World): Promise<void> {
       for (const { pid } of guestsOf(step.vm, world)) send(pid, 'SIGUSR1');
       return;
     case 'fillDisk':
-      return fill(cluster.host(step.host).folder);
+      return cluster.host(step.host).device(step.device).fill();
     case 'freeDisk':
-      return free(cluster.host(step.host).folder);
+      return cluster.host(step.host).device(step.device).free();
+    case 'failDisk':
+      return cluster.host(step.host).device(step.device).fail();
+    case 'pullDisk':
+      return cluster.host(step.host).device(step.device).pull();
+    case 'plugDisk':
+      return cluster.host(step.host).device(step.device).plug();
+    case 'repairDisk':
+      return repair(cluster.host(step.host), step.device, world);
     case 'powerOff':
     case 'powerOn':
     case 'setPolicy':
@@ -68,6 +75,14 @@ export async function apply(step: StepKind, world: World): Promise<void> {
 function start(host: LabHost, { cluster, tell }: World): void {
   if (host.daemon !== null) tell(`the daemon of ${host.name} runs already`);
   else cluster.startDaemon(host);
+}
+
+/** A main device is replaced while the daemon does not run. */
+async function repair(host: LabHost, device: string | undefined, world: World): Promise<void> {
+  if (device !== undefined) return host.replaceDevice(device);
+  host.stopDaemon();
+  await host.device().install();
+  if (host.isPowered) start(host, world);
 }
 
 function freeze(host: LabHost, forMs: number, { signal, tell }: World): void {

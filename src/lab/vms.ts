@@ -5,6 +5,7 @@ import type { ApiClient } from '../api/client.ts';
 import type { VmReply } from '../api/schemas.ts';
 import { haRulesOf, type Scenario, type ScenarioVm } from '../scenario/scenario.ts';
 import type { LabCluster } from './cluster.ts';
+import { sharedDisks } from './shared-storage.ts';
 import { waitUntil } from './waiting.ts';
 import type { Watch, WatchedVm } from './watch.ts';
 
@@ -21,7 +22,7 @@ export async function makeVms(cluster: LabCluster): Promise<WatchedVm[]> {
   await each(
     cluster.scenario.vms,
     async (vm, via) => {
-      const { id } = await via.createVm(requestOf(vm));
+      const { id } = await via.createVm(requestOf(vm, disksOf(vm, cluster.lab.folder)));
       made.push({ id, name: vm.name });
     },
     cluster,
@@ -29,22 +30,30 @@ export async function makeVms(cluster: LabCluster): Promise<WatchedVm[]> {
   return made;
 }
 
-function requestOf(vm: ScenarioVm): Parameters<ApiClient['createVm']>[0] {
+type Request = Parameters<ApiClient['createVm']>[0];
+type Disks = Pick<Request, 'disks' | 'policy'>;
+
+function requestOf(vm: ScenarioVm, disks: Disks): Request {
   return {
     name: vm.name,
     cpus: vm.cpus,
     memoryBytes: vm.memoryBytes,
-    disks: vm.disksBytes.map((sizeBytes, index) => ({
-      sizeBytes,
-      ...(vm.required === null || vm.required.includes(`disk${index}`) ? {} : { required: false }),
-    })),
-    policy: vm.policy,
+    ...disks,
     protected: vm.protected,
     ...haRulesOf(vm),
     boot: image,
     ...(vm.components === null ? {} : { hosts: vm.components }),
     ...(Object.keys(vm.objects).length === 0 ? {} : { objectHosts: vm.objects }),
   };
+}
+
+function disksOf(vm: ScenarioVm, labFolder: string): Disks {
+  if (vm.storage === 'shared') return { disks: sharedDisks(vm, labFolder) };
+  const disks = vm.disksBytes.map((sizeBytes, index) => ({
+    sizeBytes,
+    ...(vm.required === null || vm.required.includes(`disk${index}`) ? {} : { required: false }),
+  }));
+  return { disks, policy: vm.policy };
 }
 
 export async function startVms(cluster: LabCluster): Promise<void> {

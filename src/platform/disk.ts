@@ -3,7 +3,7 @@
 // is made durable in that folder too, which a sync of the file alone does not do.
 
 import { constants, readFileSync, statfsSync } from 'node:fs';
-import { mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { open, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { HoldfastError } from '../model/errors.ts';
@@ -11,6 +11,7 @@ import { identityFile } from '../ports/device.ts';
 import { DiskError, type LocalDisk } from '../ports/disk.ts';
 import { openDiskFile, toDiskError } from './disk-file.ts';
 import { syncFolder } from './durable-file.ts';
+import { makeFolder } from './make-folder.ts';
 import { lockStore } from './store-lock.ts';
 
 const lockName = '.lock';
@@ -24,10 +25,10 @@ export interface NodeDisk extends LocalDisk {
  * another process has it. */
 export async function openLocalDisk(folder: string): Promise<NodeDisk> {
   try {
-    const topmost = await mkdir(folder, { recursive: true, mode: 0o700 });
+    const outermost = await makeFolder(resolve(folder));
     let parent = dirname(resolve(folder));
     await syncFolder(parent);
-    while (topmost !== undefined && parent.length >= resolve(topmost).length) {
+    while (outermost !== null && parent.length >= outermost.length) {
       parent = dirname(parent);
       await syncFolder(parent);
     }
@@ -99,7 +100,7 @@ function makeDisk(root: string, incarnation: string, close: () => void): NodeDis
         let flags = constants.O_RDWR | constants.O_NOFOLLOW;
         if (options.create) {
           flags |= constants.O_CREAT;
-          await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+          await makeFolder(dirname(path));
         }
         const handle = await open(path, flags, 0o600);
         try {
@@ -134,7 +135,7 @@ function makeDisk(root: string, incarnation: string, close: () => void): NodeDis
       attempt(`renaming ${from} to ${to}`, async () => {
         const source = join(root, checked(from));
         const target = join(root, checked(to));
-        await mkdir(dirname(target), { recursive: true, mode: 0o700 });
+        await makeFolder(dirname(target));
         await rename(source, target);
         await syncPath(to);
         if (dirname(source) !== dirname(target)) await syncFolder(dirname(source));

@@ -2,7 +2,7 @@
 // QEMU's place stands a small program that does what the built-in guest does (guest.c). Hundreds of VMs fit on
 // a small machine that way. It is no virtual machine: it can boot nothing else, and nothing holds it in.
 
-import type { GuestDriver, GuestLaunch } from '../ports/guests.ts';
+import type { GuestDisk, GuestDriver, GuestLaunch } from '../ports/guests.ts';
 import { type BootImage, qmpChardev } from '../qemu/command-line.ts';
 import { createGuestDriver, type GuestDriverOptions } from '../qemu/driver.ts';
 import type { RunFiles } from '../qemu/run-files.ts';
@@ -22,16 +22,18 @@ export function createProcessDriver(options: ProcessDriverOptions): Promise<Gues
 }
 
 function commandLine(launch: GuestLaunch, files: RunFiles, image: BootImage | null): string[] {
-  const path = launch.disks.find((disk) => 'path' in disk);
-  if (path !== undefined) {
-    throw guestFailed(`VM ${launch.name}: a process-guest has no ${path.name} on shared storage`);
-  }
   if (image === null) throw guestFailed(`VM ${launch.name}: a process-guest boots no disk`);
   return [
     ...['--qmp', qmpChardev(files)],
     ...['--port', files.heartbeatSocket, '--console', files.serialLog],
     ...['--append', image.append ?? ''],
-    ...launch.disks.flatMap((disk) => ('socket' in disk ? ['--disk', disk.name, disk.socket] : [])),
+    ...launch.disks.flatMap((disk) => diskArguments(launch, disk)),
     ...launch.absentDisks.flatMap((name) => ['--slot', name]),
   ];
+}
+
+function diskArguments(launch: GuestLaunch, disk: GuestDisk): string[] {
+  if ('socket' in disk) return ['--disk', disk.name, disk.socket];
+  if (disk.format === 'raw') return ['--file', disk.name, disk.path];
+  throw guestFailed(`VM ${launch.name}: a process-guest reads no ${disk.format} of ${disk.name}`);
 }

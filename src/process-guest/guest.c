@@ -1,20 +1,22 @@
 /*
  * The process-guest: a guest without a machine, for labs with many VMs. It stands where QEMU stands, under the same
- * guard, and is spoken to in the same way: its disks are NBD sockets, its heartbeat port and its console are
- * the same socket and file, and it understands the few commands of QMP that src/qemu needs. What it does with
- * its first disk, and what it says of it, is what the built-in guest does and says (guest/counter.h).
+ * guard, and is spoken to in the same way: its disks are NBD sockets, or files and block devices that it opens itself,
+ * its heartbeat port and its console are the same socket and file, and it understands the few commands of QMP that
+ * src/qemu needs. What it does with its first disk, and what it says of it, is what the built-in guest does and
+ * says (guest/counter.h).
  *
  * Like QEMU it waits where its disk is away, for as long as that takes, and is stopped by an error of the disk
- * until `cont`. One thread counts, the other one listens; SIGSTOP stops both. SIGUSR1 makes it hang: nothing
+ * until `cont`; what it writes to a file goes past the page cache. One thread counts, the other one listens; SIGSTOP stops both. SIGUSR1 makes it hang: nothing
  * is written or said any more, and QMP still answers.
  *
  * Usage: process-guest --qmp CHARDEV --port SOCKET --console FILE [--append KERNEL-LINE]
- *                      [--disk NAME SOCKET]... [--slot NAME]...
+ *                      [--disk NAME SOCKET | --file NAME PATH]... [--slot NAME]...
  * CHARDEV is written as for QEMU (socket,id=qmp,path=PATH,server=on,wait=off): by it the driver knows its processes.
  */
 #define _GNU_SOURCE
 #include <endian.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -37,7 +39,8 @@ static pthread_cond_t changed;
 struct attached {
 	struct disk disk;
 	char name[NAME_BYTES];
-	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char place[PATH_MAX]; /* of the socket, or of the file */
+	bool is_file;
 	bool has_device; /* a node without a device is no disk of the guest */
 };
 
@@ -90,7 +93,8 @@ static void qmp_event(const char *name, const char *data)
 
 /* ---- the NBD client ------------------------------------------------------------------------------ */
 
-enum nbd_command { NBD_READ = 0, NBD_WRITE = 1, NBD_FLUSH = 3 };
+/* As NBD counts them. */
+enum command { DISK_READ = 0, DISK_WRITE = 1, DISK_FLUSH = 3 };
 
 static bool send_all(int fd, const void *data, size_t bytes)
 {
@@ -125,7 +129,11 @@ static bool receive_all(int fd, void *data, size_t bytes)
 static int connect_to(const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+	if (strlen(path) >= sizeof address.sun_path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(address.sun_path, path, strlen(path));
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
 		return fd;
@@ -167,7 +175,7 @@ static bool nbd_negotiate(int fd, off_t *bytes)
 
 static bool nbd_open(struct attached *one)
 {
-	int fd = connect_to(one->socket);
+	int fd = connect_to(one->place);
 	if (fd < 0)
 		return false;
 	if (!nbd_negotiate(fd, &one->disk.bytes)) {
@@ -179,23 +187,45 @@ static bool nbd_open(struct attached *one)
 }
 
 /* Returns the server's error (0: none), or -1 where the connection broke. */
-static int nbd_once(struct disk *disk, enum nbd_command command, off_t offset)
+static int nbd_once(struct disk *disk, enum command command, off_t offset)
 {
 	static uint64_t last;
-	uint32_t bytes = command == NBD_FLUSH ? 0 : PAGE_BYTES;
+	uint32_t bytes = command == DISK_FLUSH ? 0 : PAGE_BYTES;
 	struct __attribute__((packed)) { uint32_t magic; uint16_t flags, type; uint64_t handle, offset; uint32_t bytes; } request = {
 		htobe32(0x25609513), 0, htobe16(command), htobe64(++last), htobe64(offset), htobe32(bytes),
 	};
 	struct __attribute__((packed)) { uint32_t magic, error; uint64_t handle; } reply;
 	if (!send_all(disk->fd, &request, sizeof request) ||
-	    (command == NBD_WRITE && !send_all(disk->fd, disk->page, PAGE_BYTES)) ||
+	    (command == DISK_WRITE && !send_all(disk->fd, disk->page, PAGE_BYTES)) ||
 	    !receive_all(disk->fd, &reply, sizeof reply) || be32toh(reply.magic) != 0x67446698)
 		return -1;
 	int error = be32toh(reply.error);
-	if (error == 0 && command == NBD_READ && !receive_all(disk->fd, disk->page, PAGE_BYTES))
+	if (error == 0 && command == DISK_READ && !receive_all(disk->fd, disk->page, PAGE_BYTES))
 		return -1;
 	return error;
 }
+
+/* ---- a disk at a path --------------------------------------------------------------------------- */
+
+static bool file_open(struct attached *one)
+{
+	one->disk.fd = open(one->place, O_RDWR | O_DIRECT | O_CLOEXEC);
+	one->disk.bytes = one->disk.fd < 0 ? -1 : lseek(one->disk.fd, 0, SEEK_END);
+	return one->disk.bytes >= 0;
+}
+
+/* Returns the error (0: none). */
+static int file_once(struct disk *disk, enum command command, off_t offset)
+{
+	ssize_t wanted = PAGE_BYTES, done = 0;
+	errno = EIO; /* of a page that is done in part */
+	if (command == DISK_FLUSH)
+		return fdatasync(disk->fd) == 0 ? 0 : errno;
+	done = command == DISK_READ ? pread(disk->fd, disk->page, wanted, offset) : pwrite(disk->fd, disk->page, wanted, offset);
+	return done == wanted ? 0 : errno;
+}
+
+/* ---- both ---------------------------------------------------------------------------------------- */
 
 static void stop_by_error(const char *name, int error)
 {
@@ -210,7 +240,7 @@ static void stop_by_error(const char *name, int error)
 }
 
 /* Waits while the disk is away; what was under way when the connection broke is asked for again. */
-static void nbd_do(struct disk *disk, enum nbd_command command, off_t offset)
+static void disk_do(struct disk *disk, enum command command, off_t offset)
 {
 	struct attached *one = (struct attached *)disk;
 	for (;;) {
@@ -218,7 +248,7 @@ static void nbd_do(struct disk *disk, enum nbd_command command, off_t offset)
 			sleep_ms(RECONNECT_MS);
 			continue;
 		}
-		int error = nbd_once(disk, command, offset);
+		int error = (one->is_file ? file_once : nbd_once)(disk, command, offset);
 		if (error == 0)
 			return;
 		if (error > 0) {
@@ -232,19 +262,19 @@ static void nbd_do(struct disk *disk, enum nbd_command command, off_t offset)
 
 static bool disk_read(struct disk *disk, off_t offset)
 {
-	nbd_do(disk, NBD_READ, offset);
+	disk_do(disk, DISK_READ, offset);
 	return true;
 }
 
 static bool disk_write(struct disk *disk, off_t offset)
 {
-	nbd_do(disk, NBD_WRITE, offset);
+	disk_do(disk, DISK_WRITE, offset);
 	return true;
 }
 
 static bool disk_flush(struct disk *disk)
 {
-	nbd_do(disk, NBD_FLUSH, 0);
+	disk_do(disk, DISK_FLUSH, 0);
 	return true;
 }
 
@@ -372,20 +402,21 @@ static struct attached *disk_named(const char *name)
 	return NULL;
 }
 
-static struct attached *disk_add(const char *name, const char *socket)
+static struct attached *disk_add(const char *name, const char *place, bool is_file)
 {
 	if (disks_count == DISKS_MAX)
 		return NULL;
 	struct attached *one = &disks[disks_count];
 	memset(one, 0, sizeof *one);
 	snprintf(one->name, sizeof one->name, "%s", name);
-	snprintf(one->socket, sizeof one->socket, "%s", socket);
+	snprintf(one->place, sizeof one->place, "%s", place);
+	one->is_file = is_file;
 	one->disk.fd = -1;
 	void *page;
 	if (posix_memalign(&page, PAGE_BYTES, PAGE_BYTES) != 0)
 		abort();
 	one->disk.page = page;
-	if (!nbd_open(one)) {
+	if (!(is_file ? file_open : nbd_open)(one)) {
 		free(page);
 		return NULL;
 	}
@@ -448,7 +479,7 @@ static void qmp_request(const char *line)
 	} else if (strcmp(command, "blockdev-add") == 0) {
 		value_of(line, "node-name", name, sizeof name);
 		value_of(line, "path", path, sizeof path);
-		if (disk_named(name) != NULL || disk_add(name, path) == NULL)
+		if (disk_named(name) != NULL || disk_add(name, path, false) == NULL)
 			return qmp_refuse(id, "the disk can not be opened");
 	} else if (strcmp(command, "blockdev-del") == 0) {
 		value_of(line, "node-name", name, sizeof name);
@@ -600,8 +631,8 @@ int main(int argc, char **argv)
 			snprintf(line, sizeof line, " %s", value);
 		} else if (strcmp(option, "--slot") == 0 && slots_count < DISKS_MAX) {
 			snprintf(slots[slots_count++], NAME_BYTES, "%s", value);
-		} else if (strcmp(option, "--disk") == 0 && i + 1 < argc) {
-			struct attached *one = disk_add(value, argv[++i]);
+		} else if ((strcmp(option, "--disk") == 0 || strcmp(option, "--file") == 0) && i + 1 < argc) {
+			struct attached *one = disk_add(value, argv[++i], strcmp(option, "--file") == 0);
 			if (one == NULL)
 				fail("cannot open the disk at", argv[i]);
 			one->has_device = true;

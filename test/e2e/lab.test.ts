@@ -129,6 +129,39 @@ expect:
     expect(leftOf(nameOf(lab))).toEqual([]);
   });
 
+  it('has storage that all hosts see, and one instance goes on with what it holds', async () => {
+    const file = scenario(`
+name: Disks at a path, one host cut off, then one dead
+duration: 16s
+cluster: {hosts: 3, guest: process}
+vms:
+  - {name: cut, on: h1, storage: shared, memoryMiB: 32, disks: [4MiB], affinity: {hosts: [h1, h3], required: true}}
+  - {name: dead, on: h2, storage: shared, memoryMiB: 32, disks: [4MiB], affinity: {hosts: [h2, h3], required: true}}
+steps:
+  - {at: 1s, isolate: h1, network: both}
+  - {at: 7s, heal: all}
+  - {at: 9s, crash: h2}
+expect:
+  - {at: 7s, vm: cut, state: running, on: [h3]}
+  - {at: 16s, vm: "*", state: running, on: [h3]}
+  - {vm: "*", restartedWithin: 8s}
+  - {counter: pauses, min: 1, max: 1}
+  - {counter: resumes, max: 0}
+  - {counter: restartAttempts, min: 2, max: 2}
+`);
+    const { text, ended } = holdfast('lab', 'run', '--json', file);
+    expect({ status: await ended, ...text }).toMatchObject({ status: 0 });
+    const result = JSON.parse(text.out.trimEnd().split('\n').at(-1) ?? '') as ScenarioResult;
+    expect(result.invariants).toEqual([
+      { name: 'single-instance', violations: 0 },
+      { name: 'no-lost-write', violations: 0 },
+    ]);
+    expect(result.recoveries.map(({ vm, from, to }) => `${vm} ${from} ${to}`)).toEqual([
+      'cut h1 h3',
+      'dead h2 h3',
+    ]);
+  });
+
   it('sees that a VM runs twice', async () => {
     const lab = holdfast('lab', 'run', scenario(quiet));
     const { child, text, ended } = lab;

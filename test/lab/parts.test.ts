@@ -164,13 +164,13 @@ strategies: {failover: accessibility-aware}
   it('names steps that this machine can not do, once', () => {
     const text = `${basic}cluster: {hosts: 3}
 steps:
-  - {at: 1s, failDisk: h1}
-  - {at: 2s, failDisk: h2}
+  - {at: 1s, slowDisk: h1, by: 200ms}
+  - {at: 2s, slowDisk: h2, by: 0ms}
   - {at: 3s, migrate: web, to: h2}
   - {at: 4s, hangGuest: web}
 `;
     expect(of(text).map((line) => line.split(': ')[1])).toEqual([
-      'failDisk',
+      'slowDisk',
       'migrate',
       'hangGuest',
     ]);

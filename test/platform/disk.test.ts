@@ -317,6 +317,19 @@ describe('a file of the store', () => {
     await write(file, 0, block);
     await file.close();
   });
+
+  it.each([10, 11])('says that there is no room for a folder: %i inodes', async (inodes) => {
+    const folder = join(await temporaryFolder(), 'store');
+    mkdirSync(folder);
+    if (!mountTmpfs(folder, `1m,nr_inodes=${inodes}`)) return; // for root only
+    const disk = await makeDisk(folder);
+    const fill = async () => {
+      for (let count = 0; count < inodes; count += 1) {
+        await (await disk.open(`${count}/file`, { create: true })).close();
+      }
+    };
+    await expect(fill()).rejects.toMatchObject({ kind: 'full' });
+  });
 });
 
 describe('the names of the store', () => {

@@ -1,6 +1,16 @@
 // What every guest driver must do, whatever runs its guests: the hosts rely on it (src/ports/guests.ts).
 
-import { existsSync, readFileSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { vmId } from '../../src/model/ids.ts';
@@ -192,6 +202,41 @@ export function guestConformance(open: OpenDriver): void {
       await untilItCounts(after);
       await found?.kill();
       expect(lines(after).filter((line) => line.startsWith('disks'))).toEqual([]);
+      expectNothingLeft(runDir);
+    });
+
+    test('has a disk at a path of any name, past the page cache and without locks', async () => {
+      const runDir = tempFolder();
+      const driver = await open(runDir);
+      const path = join(tempFolder(), `o d,d"'\\=x: {}.img`);
+      writeFileSync(path, '');
+      truncateSync(path, 64 * 2 ** 20);
+      const guest = await driver.start(
+        launchOf(null, { disks: [{ name: 'disk0', path, format: 'raw' }] }),
+      );
+      const seen = events(guest);
+      await untilItCounts(seen);
+      const pid = guestPid(runDir);
+      const fds = readdirSync(`/proc/${pid}/fd`).filter(
+        (fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === path,
+      );
+      const infos = fds.map((fd) => readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'));
+      const oDirect = 0o40000;
+      for (const info of infos) {
+        expect(Number.parseInt(/^flags:\s*(\d+)/m.exec(info)?.[1] ?? '', 8) & oDirect).toBe(
+          oDirect,
+        );
+        expect(info).not.toMatch(/^lock:/m);
+      }
+      expect(infos.length).toBeGreaterThan(0);
+      await guest.kill();
+      const again = await driver.start(
+        launchOf(null, { disks: [{ name: 'disk0', path, format: 'raw' }] }),
+      );
+      const seenAgain = events(again);
+      await untilItCounts(seenAgain);
+      expect(Number(lines(seenAgain)[0]?.slice('read '.length))).toBeGreaterThan(0);
+      await again.kill();
       expectNothingLeft(runDir);
     });
 

@@ -1,0 +1,93 @@
+// The devices of the lab, as those who use them meet them: what fails, what is lost, and what is there again.
+
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { detachLoops, LabDevice } from '../../src/lab/devices.ts';
+
+/** Mounting is root's alone, and not every kernel has loop devices. */
+const canMount = process.getuid?.() === 0 && existsSync('/dev/loop-control');
+describe.runIf(canMount)('a device of the lab', () => {
+  let folder: string;
+  let device: LabDevice;
+  beforeEach(async () => {
+    folder = mkdtempSync('/tmp/hf-lab-');
+    device = new LabDevice(join(folder, 'place'), join(folder, 'device'));
+    await device.install();
+  });
+  afterEach(async () => {
+    await device.pull();
+    await detachLoops(folder);
+    rmSync(folder, { recursive: true });
+  });
+
+  const files = () => readdirSync(device.place).sort();
+
+  /** Left open, as a daemon has its files. */
+  function write(name: string, isSynced: boolean): number {
+    const file = openSync(join(device.place, name), 'w');
+    writeSync(file, name);
+    if (isSynced) fsyncSync(file);
+    return file;
+  }
+
+  it('loses what was not synced with its power, and is another one to who looks afterwards', async () => {
+    expect(files()).toEqual([]);
+    closeSync(write('kept', true));
+    closeSync(write('lost', false));
+    const before = statSync(device.place).dev;
+    await device.losePower();
+    expect(files()).toEqual([]); // of the folder that it was mounted at
+    await device.getPower();
+    expect(files()).toEqual(['kept']);
+    const between = statSync(device.place).dev;
+    await device.losePower();
+    await device.getPower();
+    expect(new Set([before, between, statSync(device.place).dev]).size).toBe(3);
+  });
+
+  it('fails for open files, too, until an empty one is in its place', async () => {
+    const file = write('open', true);
+    await device.fail();
+    expect(() => write('new', false)).toThrow('EIO');
+    expect(() => writeSync(file, 'more')).toThrow('EIO');
+    expect(() => fsyncSync(file)).toThrow('EIO');
+    await device.losePower();
+    await device.getPower();
+    expect(() => write('new', false)).toThrow('EIO');
+    await device.install();
+    expect(files()).toEqual([]);
+    expect(() => writeSync(file, 'more')).toThrow('EIO');
+    closeSync(file);
+  });
+
+  it('can be taken out while it is in use, and put back', async () => {
+    closeSync(write('kept', true));
+    const file = write('lost', false);
+    await device.pull();
+    expect(() => writeSync(file, 'more')).toThrow('EIO');
+    await device.plug();
+    expect(files()).toEqual(['kept']);
+    closeSync(file);
+    expect(files()).toEqual(['kept']);
+  });
+
+  it('is full, and has room again', async () => {
+    await device.fill();
+    const file = openSync(join(device.place, 'new'), 'w');
+    expect(() => writeSync(file, Buffer.alloc(2 ** 20))).toThrow('ENOSPC');
+    device.free();
+    expect(writeSync(file, Buffer.alloc(2 ** 20))).toBe(2 ** 20);
+    closeSync(file);
+  });
+});
