@@ -140,6 +140,7 @@ function rules({
   separate,
   affinity,
   isolationResponse,
+  whenHung,
 }: VmDetailReply['spec']): [string, string][] {
   const rows: [string, string | undefined][] = [
     ['Starts after', after.length === 0 ? undefined : after.join(', ')],
@@ -147,6 +148,7 @@ function rules({
     ['Apart from', separate === undefined ? undefined : `VMs with the label ${separate}`],
     [affinity?.required === true ? 'Runs only on' : 'Runs best on', affinity?.hosts.join(', ')],
     ['Cut off', isolationResponse],
+    ['Hung', whenHung],
   ];
   return rows.flatMap(([label, value]) => (value === undefined ? [] : [[label, value]]));
 }

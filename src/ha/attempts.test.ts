@@ -75,3 +75,16 @@ test('whose host died while it was known to run waits for nothing', () => {
   log.know(v, { failed: 0, endedSoon: 5 }, 0);
   expect(log.missing(v, 'host', 1000)).toBe(0);
 });
+
+test('a guest that hung soon after its start has ended soon, though that is found out late', () => {
+  const log = new AttemptLog();
+  log.started(v, 0);
+  log.toSave(settledMs + sweepMs);
+  log.missing(v, 'guest', settledMs - 1);
+  expect(log.hasEndedSoon(v)).toBe(true);
+  const fine = new AttemptLog();
+  fine.started(v, 0);
+  fine.toSave(settledMs + sweepMs);
+  fine.missing(v, 'guest', settledMs);
+  expect(fine.hasEndedSoon(v)).toBe(false);
+});

@@ -8,8 +8,9 @@
 import { HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, VmId } from '../model/ids.ts';
 import type { Clock } from '../ports/clock.ts';
-import type { Guest, GuestEvent, ServedDisk } from '../ports/guests.ts';
+import type { DiskActivity, Guest, GuestEvent, ServedDisk } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
+import { blockActivity } from './block-activity.ts';
 import { exitEvent } from './exit.ts';
 import { GuardClient, type GuardStatus, type GuestExit } from './guard-client.ts';
 import { HeartbeatReader } from './heartbeat.ts';
@@ -50,6 +51,8 @@ export class QemuGuest implements Guest {
   readonly epoch: Epoch;
   readonly #context: GuestContext;
   #launch: LaunchRecord | null;
+  /** The end of the queue of its writings. */
+  #written: Promise<void> = Promise.resolve();
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #heartbeat: HeartbeatReader;
@@ -87,7 +90,7 @@ export class QemuGuest implements Guest {
       path: context.files.heartbeatSocket,
       clock: context.clock,
       log: context.log,
-      onLine: (line) => this.#emit({ type: 'heartbeat', line }),
+      onLine: (line) => this.#onHeard(line),
     });
     this.#contact = new Promise((resolve, reject) => {
       this.#contactMade = resolve;
@@ -106,6 +109,14 @@ export class QemuGuest implements Guest {
 
   get disks(): readonly string[] | null {
     return this.#launch?.disks ?? null;
+  }
+
+  get wasHeard(): boolean {
+    return this.#launch?.heard === true;
+  }
+
+  async pathActivity(): Promise<DiskActivity | null> {
+    return this.#state === 'running' && this.#qmp !== null ? blockActivity(this.#qmp) : null;
   }
 
   /** Connects to the guard and takes over what it says; rejects as `LineSocket.connect` does. */
@@ -173,19 +184,36 @@ export class QemuGuest implements Guest {
     const qmp = this.#needQmp();
     // First of all, so that a daemon that finds the guest later counts with the disk.
     const before = this.#launch?.disks ?? [];
-    await this.#remember([...new Set([...before, disk.name])]);
+    await this.#remember({ disks: [...new Set([...before, disk.name])] });
     try {
       await plugIn(qmp, disk);
     } catch (error) {
-      if (isError(error, 'guest-failed')) await this.#remember(before);
+      if (isError(error, 'guest-failed')) await this.#remember({ disks: before });
       throw error;
     }
   }
 
-  async #remember(disks: readonly string[]): Promise<void> {
-    if (this.#launch === null || this.#launch.disks.length === disks.length) return;
-    this.#launch = { ...this.#launch, disks };
-    await writeRecord(this.#context.files, this.#launch);
+  /** For a daemon that finds it; one writing at a time. */
+  #remember(news: Partial<Pick<LaunchRecord, 'disks' | 'heard'>>): Promise<void> {
+    if (this.#launch === null) return Promise.resolve();
+    const launch = { ...this.#launch, ...news };
+    this.#launch = launch;
+    const write = () => writeRecord(this.#context.files, launch);
+    const written = this.#written.then(write);
+    this.#written = written.catch(() => undefined);
+    return written;
+  }
+
+  #onHeard(line: string): void {
+    if (!this.#over) this.#rememberHeard(true);
+    this.#emit({ type: 'heartbeat', line });
+  }
+
+  #rememberHeard(heard: boolean): void {
+    if (this.wasHeard === heard) return;
+    this.#remember({ heard }).catch((error: unknown) => {
+      this.#log.warn('what was heard of a guest is not kept', { error: String(error) });
+    });
   }
 
   kill(): Promise<void> {
@@ -232,6 +260,7 @@ export class QemuGuest implements Guest {
     this.#state = 'exited';
     this.#contactFailed(guestFailed(`VM ${this.name} was killed`));
     this.#letGo();
+    await this.#written;
     await removeRunFiles(this.#context.files);
     this.#context.gone(this);
   }
@@ -375,6 +404,7 @@ export class QemuGuest implements Guest {
       this.#clock.after(endsWithinMs, () => this.#endHanging());
     } else if (name === 'RESET') {
       this.#panicked = false;
+      this.#rememberHeard(false);
       this.#emit({ type: 'reset' });
     } else if (name === 'RESUME') {
       this.#stoppedByError = false;

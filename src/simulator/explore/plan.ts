@@ -199,6 +199,7 @@ function drawVms(random: SeededRandom, hosts: readonly ScenarioHost[]): Scenario
       readyWhen: null,
       affinity: null,
       isolationResponse: null,
+      whenHung: null,
       powered: own.chance(0.97),
     };
   });

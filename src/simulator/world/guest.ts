@@ -4,7 +4,14 @@
 
 import { HoldfastError } from '../../model/errors.ts';
 import type { Epoch, VmId } from '../../model/ids.ts';
-import type { Guest, GuestDisk, GuestEvent, GuestLaunch, ServedDisk } from '../../ports/guests.ts';
+import type {
+  DiskActivity,
+  Guest,
+  GuestDisk,
+  GuestEvent,
+  GuestLaunch,
+  ServedDisk,
+} from '../../ports/guests.ts';
 import {
   blockBytes,
   type DiskTruth,
@@ -63,6 +70,8 @@ export class VirtualGuest {
   isHung = false;
   /** It has completed its first read since it was started. */
   hasRead = false;
+  /** A daemon has heard it since then. */
+  wasHeard = false;
 
   constructor(surroundings: GuestSurroundings, launch: GuestLaunch) {
     this.vm = launch.vm;
@@ -87,6 +96,10 @@ export class VirtualGuest {
 
   get state(): Guest['state'] {
     return this.#state;
+  }
+
+  get pathActivity(): DiskActivity {
+    return this.#program.pathActivity;
   }
 
   extend(deadlineMs: number): void {
@@ -168,12 +181,16 @@ export class VirtualGuest {
 
   #boot(): Program {
     this.hasRead = false;
+    this.wasHeard = false;
     return new Program(this.#with, this.#process, this.#disks, this.epoch, {
       isHung: () => this.isHung,
       read: () => {
         this.hasRead = true;
       },
-      heartbeat: (line) => this.#tell({ type: 'heartbeat', line }),
+      heartbeat: (line) => {
+        this.wasHeard ||= this.#daemon !== null;
+        this.#tell({ type: 'heartbeat', line });
+      },
       misread: (problem) => this.#with.misread(this, problem),
       acknowledged: (stamp, isDurable) => this.#with.acknowledged(this, stamp, isDurable),
     });
@@ -232,6 +249,7 @@ class Program {
   /** Which disks of the VM they are: it may have been started without some. */
   readonly #numbers: number[];
   readonly #clients: DiskClient[];
+  readonly #paths: DiskActivity[] = [];
   /** Disks from here on were attached while it ran, and have not been read yet. */
   #known: number;
   readonly #boot: number;
@@ -268,9 +286,16 @@ class Program {
 
   #open(disk: GuestDisk): DiskClient {
     const { time, streams } = this.#with;
-    return 'path' in disk
-      ? this.#with.sharedDisk(disk.path).open(this.#epoch, this.#process)
-      : new NbdClient(time, streams, disk.socket, this.#process);
+    if (!('path' in disk)) return new NbdClient(time, streams, disk.socket, this.#process);
+    const client = this.#with.sharedDisk(disk.path).open(this.#epoch, this.#process);
+    this.#paths.push(client.activity);
+    return client;
+  }
+
+  get pathActivity(): DiskActivity {
+    const sum = (count: (one: DiskActivity) => number) =>
+      this.#paths.reduce((all, one) => all + count(one), 0);
+    return { requests: sum((one) => one.requests), inFlight: sum((one) => one.inFlight) };
   }
 
   end(): void {
