@@ -289,6 +289,7 @@ export function createRunner(options: {
     if (entry === undefined || !hangs || !entry.life.is('running')) {
       throw new HoldfastError('conflict', `VM ${entry?.name ?? vm} does not hang here`);
     }
+    probe.reached({ at: 'guest.hung', vm, epoch });
     entry.hang.stop();
     emit('vm.exited', `VM ${entry.name} is ended: its guest hangs`, entry);
     crashed(entry);

@@ -68,6 +68,8 @@ export class VirtualGuest {
   #isKilled = false;
   /** It keeps what it has been doing, but does no more of it. */
   isHung = false;
+  /** A disk of it failed, and it does not know how to go on. */
+  #hasGivenUp = false;
   /** It has completed its first read since it was started. */
   hasRead = false;
   /** A daemon has heard it since then. */
@@ -96,6 +98,10 @@ export class VirtualGuest {
 
   get state(): Guest['state'] {
     return this.#state;
+  }
+
+  get doesNothing(): boolean {
+    return this.isHung || this.#hasGivenUp;
   }
 
   get pathActivity(): DiskActivity {
@@ -191,6 +197,9 @@ export class VirtualGuest {
         this.wasHeard ||= this.#daemon !== null;
         this.#tell({ type: 'heartbeat', line });
       },
+      gaveUp: () => {
+        this.#hasGivenUp = true;
+      },
       misread: (problem) => this.#with.misread(this, problem),
       acknowledged: (stamp, isDurable) => this.#with.acknowledged(this, stamp, isDurable),
     });
@@ -236,6 +245,7 @@ interface ProgramEvents {
   isHung(): boolean;
   read(): void;
   heartbeat(line: string): void;
+  gaveUp(): void;
   misread(problem: string): void;
   acknowledged(stamp: Stamp, isDurable: boolean): void;
 }
@@ -327,7 +337,10 @@ class Program {
     this.#clients[disk]?.read(block * blockBytes, blockBytes, (data, error) => {
       if (this.#isOver) return;
       // As most file systems: a disk that fails is not touched any more.
-      if (error !== 0) return this.#events.heartbeat(`disk${number} error ${error}`);
+      if (error !== 0) {
+        this.#events.gaveUp();
+        return this.#events.heartbeat(`disk${number} error ${error}`);
+      }
       const problem = this.#with.truth.check(number, block, data);
       if (problem !== null) this.#events.misread(problem);
       this.#events.read();
@@ -361,7 +374,8 @@ class Program {
     const stamp = { vm: truth.vm, disk: number, block, serial, epoch: this.#epoch };
     const token = truth.write(number, block, serial);
     this.#clients[disk]?.write(block * blockBytes, stampBlock(stamp), fua, (error) => {
-      if (this.#isOver || error !== 0) return;
+      if (this.#isOver) return;
+      if (error !== 0) return this.#events.gaveUp();
       truth.acknowledged(token, fua, this.#boot);
       this.#events.acknowledged(stamp, fua);
       if (!fua) this.#unflushed[disk]?.push(token);
@@ -374,7 +388,8 @@ class Program {
     const tokens = this.#unflushed[disk] ?? [];
     this.#unflushed[disk] = [];
     this.#clients[disk]?.flush((error) => {
-      if (this.#isOver || error !== 0) return;
+      if (this.#isOver) return;
+      if (error !== 0) return this.#events.gaveUp();
       this.#with.truth.flushed(tokens, this.#boot);
       this.#lookBack(disk);
     });
