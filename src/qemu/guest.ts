@@ -1,6 +1,6 @@
-// One guest as the daemon holds it: three connections to something that lives on without us. The
+// One guest as the daemon holds it: some connections to something that lives on without us. The
 // guard says whether it may run and how it ended, QMP what the virtual machine monitor knows, and the
-// heartbeat port what the guest itself reports. Each connection may break and is sought again; only
+// heartbeat port, or its QEMU guest agent, what the guest itself reports. Each connection may break and is sought again; only
 // the guard's word decides `state`.
 //
 // QMP is silent while the guest is paused (QEMU itself is stopped), so nothing here waits for it then.
@@ -13,6 +13,7 @@ import type { Log } from '../ports/log.ts';
 import { blockActivity } from './block-activity.ts';
 import { exitEvent } from './exit.ts';
 import { GuardClient, type GuardStatus, type GuestExit } from './guard-client.ts';
+import { GuestAgent } from './guest-agent.ts';
 import { HeartbeatReader } from './heartbeat.ts';
 import { nobodyListens } from './line-socket.ts';
 import { plugIn } from './plug-in.ts';
@@ -32,6 +33,7 @@ export interface GuestContext {
   readonly log: Log;
   /** How it was started; null where that has been lost. */
   readonly launch: LaunchRecord | null;
+  readonly hasAgentPort: boolean;
   /** The guest has been killed or detached: it is no longer the driver's. */
   gone(guest: QemuGuest): void;
 }
@@ -56,6 +58,8 @@ export class QemuGuest implements Guest {
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #heartbeat: HeartbeatReader;
+  /** Null: there is no port for one. */
+  readonly #agent: GuestAgent | null;
   #state: Guest['state'] = 'running';
   #guard: GuardClient | null = null;
   #qmp: QmpClient | null = null;
@@ -92,6 +96,12 @@ export class QemuGuest implements Guest {
       log: context.log,
       onLine: (line) => this.#onHeard(line),
     });
+    const path = context.files.agentSocket;
+    const onAnswer = () => this.#onHeard('the guest agent answers');
+    const isRunning = () => this.#state === 'running';
+    this.#agent = context.hasAgentPort
+      ? new GuestAgent({ path, clock: context.clock, isRunning, onAnswer })
+      : null;
     this.#contact = new Promise((resolve, reject) => {
       this.#contactMade = resolve;
       this.#contactFailed = reject;
@@ -205,12 +215,12 @@ export class QemuGuest implements Guest {
   }
 
   #onHeard(line: string): void {
-    if (!this.#over) this.#rememberHeard(true);
+    this.#rememberHeard(true);
     this.#emit({ type: 'heartbeat', line });
   }
 
   #rememberHeard(heard: boolean): void {
-    if (this.wasHeard === heard) return;
+    if (this.#over || this.wasHeard === heard) return;
     this.#remember({ heard }).catch((error: unknown) => {
       this.#log.warn('what was heard of a guest is not kept', { error: String(error) });
     });
@@ -224,7 +234,9 @@ export class QemuGuest implements Guest {
   handle(onEvent: (event: GuestEvent) => void): void {
     this.#handler = onEvent;
     this.#deliver();
-    if (this.#state !== 'exited' && !this.#over) this.#heartbeat.start();
+    if (this.#state === 'exited' || this.#over) return;
+    this.#heartbeat.start();
+    this.#agent?.start();
   }
 
   detach(): void {
@@ -238,6 +250,7 @@ export class QemuGuest implements Guest {
     this.#guard?.close();
     this.#qmp?.close();
     this.#heartbeat.stop();
+    this.#agent?.stop();
   }
 
   async #kill(): Promise<void> {
@@ -315,6 +328,7 @@ export class QemuGuest implements Guest {
     if (this.#state === 'exited') return;
     this.#state = 'exited';
     this.#heartbeat.stop();
+    this.#agent?.stop();
     void this.#concludeExit(exit);
   }
 

@@ -12,6 +12,8 @@ export interface RunFiles {
   readonly guardSocket: string;
   readonly qmpSocket: string;
   readonly heartbeatSocket: string;
+  /** Of the QEMU guest agent. */
+  readonly agentSocket: string;
   /** What the guest said on its serial console, of all its starts on this host. */
   readonly serialLog: string;
   /** What QEMU and the guard said. */
@@ -27,6 +29,7 @@ export function runFiles(runDir: string, vm: VmId): RunFiles {
     guardSocket: join(dir, 'guard.sock'),
     qmpSocket: join(dir, 'qmp.sock'),
     heartbeatSocket: join(dir, 'heartbeat.sock'),
+    agentSocket: join(dir, 'agent.sock'),
     serialLog: join(dir, 'serial.log'),
     guestLog: join(dir, 'guest.log'),
     launch: join(dir, 'launch.json'),
@@ -99,7 +102,8 @@ export async function readLaunch(files: RunFiles): Promise<LaunchRecord | null> 
 
 /** Removes all but the logs. */
 export async function removeRunFiles(files: RunFiles): Promise<void> {
-  const passing = [files.guardSocket, files.qmpSocket, files.heartbeatSocket];
+  const { guardSocket, qmpSocket, heartbeatSocket, agentSocket } = files;
+  const passing = [guardSocket, qmpSocket, heartbeatSocket, agentSocket];
   for (const path of [...passing, files.launch, `${files.launch}.new`])
     await rm(path, { force: true });
 }

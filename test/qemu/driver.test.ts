@@ -121,8 +121,15 @@ describe('QEMU', { timeout: patience }, () => {
     const guest = await driver.start(
       launchOf(null, { disks: [{ name: 'disk0', path, format: 'raw' }] }),
     );
+    expect(guest.wasHeard).toBe(false);
     const seen = events(guest);
     await untilItCounts(seen);
+    // Each number is written and flushed; what is under way is counted later.
+    const before = await guest.pathActivity();
+    await untilItCounts(seen);
+    const after = await guest.pathActivity();
+    expect(after?.requests).toBeGreaterThanOrEqual((before?.requests ?? Infinity) + 2);
+    expect([guest.wasHeard, after?.inFlight]).toEqual([true, 0]);
     const pid = guestPid(runDir);
     const open = readdirSync(`/proc/${pid}/fd`).filter(
       (fd) => readlinkSync(`/proc/${pid}/fd/${fd}`) === path,
