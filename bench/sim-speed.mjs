@@ -56,7 +56,7 @@ function run(name, size) {
       kind: 'full',
       drift: 0,
       cpus: 64,
-      memoryBytes: 512 * GiB,
+      memoryBytes: Math.max(512, (4 * size.vms) / size.hosts) * GiB,
       diskBytes: 8e12,
     })),
   });

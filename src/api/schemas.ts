@@ -101,6 +101,11 @@ export const haRules = {
       description: 'pause, or kill: what becomes of the guest when its lease lapses',
     }),
   ),
+  whenHung: Type.Optional(
+    Type.Enum(['restart', 'leave'], {
+      description: 'restart, or leave: what becomes of a guest that hangs',
+    }),
+  ),
 };
 
 export const Boot = Type.String({

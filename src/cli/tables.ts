@@ -140,6 +140,7 @@ function rules({
   separate,
   affinity,
   isolationResponse,
+  whenHung,
 }: VmDetailReply['spec']): [string, string][] {
   const rows: [string, string | undefined][] = [
     ['Starts after', after.length === 0 ? undefined : after.join(', ')],
@@ -147,6 +148,7 @@ function rules({
     ['Apart from', separate === undefined ? undefined : `VMs with the label ${separate}`],
     [affinity?.required === true ? 'Runs only on' : 'Runs best on', affinity?.hosts.join(', ')],
     ['Cut off', isolationResponse],
+    ['Hung', whenHung],
   ];
   return rows.flatMap(([label, value]) => (value === undefined ? [] : [[label, value]]));
 }
@@ -171,7 +173,7 @@ export function vmText(io: Io, vm: VmDetailReply): string {
       ? []
       : [['Detached', io.style('yellow', vm.detached.join(', '))] as const]),
     ...(vm.note === null ? [] : [['Note', vm.note] as const]),
-    ...(vm.restart === null ? [] : [['Restarted', restartText(vm.restart)] as const]),
+    ...(vm.restart === null ? [] : restartRows(vm.restart)),
   ]);
   const objects = columns(
     io,
@@ -238,10 +240,11 @@ function protectionText(io: Io, { protection }: VmReply): string {
 }
 
 /** A line for what was found, and one for each thing that was seen. */
-function restartText(proof: NonNullable<VmDetailReply['restart']>): string {
+function restartRows(proof: NonNullable<VmDetailReply['restart']>): [string, string][] {
   const { at, master, term, finding, evidence } = proof;
   const time = new Date(at).toISOString().slice(0, 19).replace('T', ' ');
-  return [`${time} by ${master} in term ${term}: ${finding}`, ...evidence].join('\n');
+  const found = `${time} by ${master} in term ${term}: ${finding}`;
+  return [['Restarted', found], ...evidence.map((seen): [string, string] => ['', seen])];
 }
 
 const trimmed = (text: string): string => text.replace(/[ \t]+$/gm, '');

@@ -12,6 +12,7 @@ import type { Storage } from '../storage/api.ts';
 import type { VmRunner } from './api.ts';
 import type {
   AttemptsOrder,
+  EndOrder,
   HostKind,
   LockQuestion,
   OutlookQuestion,
@@ -93,6 +94,15 @@ export function answerMaster(options: {
         reply.ok({ ...answer });
       },
       (error: unknown) => reply.fail(asHoldfastError(error, 'guest-failed')),
+    );
+  });
+
+  peer.on('ha.endHung', (from, body, _payload, reply) => {
+    if (!isOfMaster(from, reply)) return;
+    const { vm, epoch } = body as unknown as EndOrder;
+    runner.endHung(vm, epoch).then(
+      () => reply.ok(null),
+      (error: unknown) => reply.fail(asHoldfastError(error)),
     );
   });
 

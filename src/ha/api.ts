@@ -25,6 +25,8 @@ export interface RunningVm {
   readonly state: GuestState;
   /** Since its start the guest has been heard on its heartbeat port. */
   readonly ready: boolean;
+  /** It was heard and is silent, and asks nothing of its disks. */
+  readonly hung: boolean;
   readonly cpus: number;
   readonly memoryBytes: number;
 }
@@ -41,6 +43,9 @@ export interface VmRunner {
    * Rejects with `lock-held`, `not-protected`, `inaccessible`, `no-capacity`, `already-running`,
    * `guest-failed`, ...; then nothing runs and the lock is given back. */
   start(vm: VmId, options: StartOptions): Promise<Epoch>;
+  /** Ends a guest that hangs, as if it had ended by itself. Rejects with `conflict` where it does not hang (any
+   * more), or is not that of this epoch; then nothing is done. */
+  endHung(vm: VmId, epoch: Epoch): Promise<void>;
   /** Guests of this host, those that start or stop included. */
   running(): RunningVm[];
   capacity(): { readonly cpus: number; readonly memoryBytes: number };

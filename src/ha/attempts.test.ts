@@ -6,7 +6,7 @@ import { AttemptLog } from './attempts.ts';
 import { haLimits } from './limits.ts';
 
 const v = vmId('v');
-const { quickPauseMinMs, saveAgainMs, settledMs, sweepMs } = haLimits;
+const { forgetMs, quickPauseMinMs, saveAgainMs, settledMs, sweepMs } = haLimits;
 
 /** Guests that end soon after their starts, in a row; returns the pauses. */
 function endings(log: AttemptLog, count: number): number[] {
@@ -30,6 +30,14 @@ test('the death of its host is not its guest’s doing, nor does it begin the co
   expect(log.missing(v, 'host', 11_000)).toBe(0);
   log.started(v, 12_000);
   expect(log.missing(v, 'guest', 13_000)).toBe(2 * quickPauseMinMs);
+});
+
+test('the last sign of a guest counts, found out ever so late', () => {
+  const log = new AttemptLog();
+  endings(log, 2);
+  log.started(v, 10_000);
+  expect(log.toSave(10_000 + settledMs + sweepMs)).toHaveLength(1); // the two endings
+  expect(log.missing(v, 'guest', 10_000 + settledMs - 1)).toBe(quickPauseMinMs);
 });
 
 test('who has run for a minute begins anew', () => {
@@ -64,14 +72,27 @@ test('what another master recorded is gone on with, and removed when the VM has 
   expect(log.toSave(2000)).toEqual([{ vm: v, attempts: { failed: 3, endedSoon: 3 } }]);
   const running = new AttemptLog();
   running.know(v, { failed: 0, endedSoon: 3 }, 0);
-  expect(running.toSave(settledMs - sweepMs)).toEqual([]);
-  expect(running.toSave(settledMs)).toEqual([{ vm: v, attempts: null }]);
-  running.saved({ vm: v, attempts: null }, true, settledMs);
-  expect(running.missing(v, 'guest', settledMs + 1)).toBe(0);
+  expect(running.toSave(forgetMs - sweepMs)).toEqual([]);
+  expect(running.toSave(forgetMs)).toEqual([{ vm: v, attempts: null }]);
+  running.saved({ vm: v, attempts: null }, true, forgetMs);
+  expect(running.missing(v, 'guest', forgetMs + 1)).toBe(0);
 });
 
 test('whose host died while it was known to run waits for nothing', () => {
   const log = new AttemptLog();
   log.know(v, { failed: 0, endedSoon: 5 }, 0);
   expect(log.missing(v, 'host', 1000)).toBe(0);
+});
+
+test('a guest that hung soon after its start has ended soon, though that is found out late', () => {
+  const log = new AttemptLog();
+  log.started(v, 0);
+  log.toSave(settledMs + sweepMs);
+  log.missing(v, 'guest', settledMs - 1);
+  expect(log.hasEndedSoon(v)).toBe(true);
+  const fine = new AttemptLog();
+  fine.started(v, 0);
+  fine.toSave(settledMs + sweepMs);
+  fine.missing(v, 'guest', settledMs);
+  expect(fine.hasEndedSoon(v)).toBe(false);
 });

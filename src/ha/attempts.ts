@@ -47,6 +47,11 @@ export class AttemptLog {
     return this.#rows.get(vm)?.attempts.failed ?? 0;
   }
 
+  /** Its guest ended soon after its last start. */
+  hasEndedSoon(vm: VmId): boolean {
+    return (this.#rows.get(vm)?.attempts.endedSoon ?? 0) > 0;
+  }
+
   startFailed(vm: VmId, nowMs: number): void {
     const row = this.#row(vm, nowMs);
     this.#count(vm, row, { ...row.attempts, failed: row.attempts.failed + 1 });
@@ -59,12 +64,13 @@ export class AttemptLog {
     this.#count(vm, row, { ...row.attempts, failed: 0 });
   }
 
-  /** Returns how long to wait before it is started again, because its guest keeps ending. */
-  missing(vm: VmId, loss: Loss, nowMs: number): number {
+  /** Returns how long to wait before it is started again, because its guest keeps ending. `atMs`: when there was the
+   * last sign of it. */
+  missing(vm: VmId, loss: Loss, atMs: number): number {
     const row = this.#rows.get(vm);
     if (row === undefined) return 0;
     const { started, fineSinceMs, attempts } = row;
-    const isSoon = fineSinceMs !== null && nowMs - fineSinceMs < haLimits.settledMs;
+    const isSoon = fineSinceMs !== null && atMs - fineSinceMs < haLimits.settledMs;
     row.fineSinceMs = null;
     if (!isSoon) this.#count(vm, row, noAttempts);
     else if (started && loss === 'guest')
@@ -110,9 +116,11 @@ export class AttemptLog {
 
   #sweep(nowMs: number): void {
     for (const [vm, row] of this.#rows) {
-      if (row.fineSinceMs === null || nowMs - row.fineSinceMs < haLimits.settledMs) continue;
+      if (row.fineSinceMs === null || nowMs - row.fineSinceMs < haLimits.forgetMs) continue;
       this.#count(vm, row, noAttempts);
-      if (!this.#unsaved.has(vm)) this.#rows.delete(vm);
+      // That its guest has ended, and soon, may be found out when it does not count any more.
+      const isOld = nowMs - row.fineSinceMs >= haLimits.forgottenMs;
+      if (isOld && !this.#unsaved.has(vm)) this.#rows.delete(vm);
     }
     this.#sweepAtMs = this.#rows.size === 0 ? Number.POSITIVE_INFINITY : nowMs + haLimits.sweepMs;
   }

@@ -106,6 +106,8 @@ export class Entry {
   /** A start of it has been acknowledged. */
   started = false;
   target: HostId | null = null;
+  /** Where it ended soon after its last start, or could not be started: another host is better, if one can. */
+  avoid: HostId | null = null;
   /** The lock in the directory, when it was last asked for, and when to ask again at the latest. */
   lockSeen = '';
   lockAsks = 0;

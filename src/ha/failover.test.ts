@@ -425,6 +425,40 @@ describe('a start that fails', () => {
   });
 });
 
+describe('a guest that ends by itself', () => {
+  const ended = (it: Bench, more: Partial<Candidate> = {}) =>
+    it.want(candidate('v', { prefer: h1, failedAtMs: it.nowMs, ...more })).toStart();
+  const restarted = () => {
+    const it = new Bench();
+    it.rooms = [room('h1'), room('h2', 4000)];
+    ended(it);
+    expect(it.todo).toMatchObject([{ kind: 'start', host: 'h1' }]);
+    return it.startAnswer().runs(v, 'h1');
+  };
+
+  test('soon after it was restarted where it was: elsewhere, if another host can', () => {
+    const it = ended(restarted().go(30_000));
+    expect(it.take('start')).toMatchObject([{ host: 'h2' }]);
+    const late = ended(restarted().go(haLimits.settledMs));
+    expect(late.take('start')).toMatchObject([{ host: 'h1' }]);
+    const alone = restarted().go(30_000);
+    alone.rooms = [room('h1'), room('h2', 100)];
+    expect(ended(alone).take('start')).toMatchObject([{ host: 'h1' }]);
+  });
+
+  test('the last sign of it counts, not when that was found out', () => {
+    const it = restarted().go(90_000);
+    expect(ended(it, { failedAtMs: it.nowMs - 45_000 }).take('start')).toMatchObject([
+      { host: 'h2' },
+    ]);
+  });
+
+  test('and can not be started where it was: elsewhere', () => {
+    const it = ended(new Bench()).startAnswer('guest-failed').go(haLimits.retryMaxMs).reachAnswer();
+    expect(it.take('start')).toMatchObject([{ host: 'h2' }]);
+  });
+});
+
 test('a guest that keeps ending soon after its start waits longer and longer', () => {
   const it = new Bench();
   const waits: number[] = [];

@@ -164,7 +164,10 @@ export class Failover {
       entry.askAtMs = nowMs + haLimits.retryMinMs;
       this.#wait(entry, 'lock', text, entry.askAtMs, nowMs);
     } else if (!access.accessible) this.#wait(entry, 'storage', access.text, nowMs, nowMs);
-    else this.#startFailed(entry, text, nowMs);
+    else {
+      entry.avoid = entry.target;
+      this.#startFailed(entry, text, nowMs);
+    }
   }
 
   attemptsSaved(save: AttemptsToSave, isDone: boolean, nowMs: number): void {
@@ -250,8 +253,11 @@ export class Failover {
     this.#entries.set(vm, entry);
     this.#order = null;
     const loss = prefer !== null ? 'guest' : from === null ? 'unknown' : 'host';
-    const pauseMs = this.#attempts.missing(vm, loss, nowMs);
+    // That a guest hangs is found out late: what counts is the last sign of it.
+    const atMs = loss === 'guest' ? candidate.failedAtMs : nowMs;
+    const pauseMs = this.#attempts.missing(vm, loss, atMs);
     entry.attempts = this.#attempts.failed(vm);
+    if (this.#attempts.hasEndedSoon(vm)) entry.avoid = prefer;
     const where = from === null ? '' : `; it was on ${from}`;
     const why = isCutOff
       ? `it stands on ${from}, which does not reach its objects`

@@ -34,6 +34,7 @@ const events = (it: HaCluster, on: string) => it.host(on).events.map((event) => 
 test('a new master goes on counting how often a guest has ended', async () => {
   const it = await cluster(4);
   const [vm] = (await runningVms(it, 1, 'h3')) as [VmId];
+  for (const other of ['h1', 'h2', 'h4']) it.host(other).runner.memoryBytes = 1; // else it would go there
   for (let round = 0; round < 4; round += 1) {
     await it.clock.until(() => it.runsOn(vm).length === 1, 10_000);
     await it.run(3000);
@@ -47,7 +48,7 @@ test('a new master goes on counting how often a guest has ended', async () => {
   expect(it.host('h2').ha.waiting()).toMatchObject([{ vm, reason: 'retry' }]);
   await it.run(25_000);
   expect(it.runsOn(vm)).toHaveLength(1);
-  await it.run(75_000); // nothing is wrong with it any more
+  await it.run(135_000); // nothing is wrong with it any more
   expect(it.vm(vm).attempts).toBeNull();
   expect(it.errors()).toEqual([]);
 });
@@ -102,6 +103,42 @@ describe('why a VM might be restarted stands in the VM', () => {
       it.leaseEnds(hostId('h2'));
     });
     expect(proof).toMatchObject({ finding: 'partitioned', host: 'h2' });
+  });
+});
+
+describe('a guest hangs', () => {
+  test('it is ended by order of the master, and restarted where it was', async () => {
+    const it = await cluster();
+    const [vm] = (await runningVms(it, 1, 'h2')) as [VmId];
+    it.host('h2').runner.hangs(vm, true);
+    await it.run(3000);
+    expect(it.host('h2').runner.ended).toEqual([vm]);
+    expect(it.runsOn(vm)).toEqual(['h2']);
+    expect(it.host('h2').runner.starts).toHaveLength(2);
+    expect([it.violations, it.errors()]).toEqual([[], []]);
+  });
+
+  test('soon after that again: it is restarted elsewhere', async () => {
+    const it = await cluster();
+    const [vm] = (await runningVms(it, 1, 'h2')) as [VmId];
+    it.host('h2').runner.hangs(vm, true);
+    await it.run(20_000);
+    it.host('h2').runner.hangs(vm, true);
+    await it.run(3000);
+    expect(it.runsOn(vm)).toHaveLength(1);
+    expect(it.runsOn(vm)).not.toEqual(['h2']);
+  });
+
+  test('and nobody reaches its objects: it is left as it is until somebody does', async () => {
+    const it = await cluster();
+    const [vm] = (await runningVms(it, 1, 'h2')) as [VmId];
+    it.hide(vm, ['h1', 'h2', 'h3']);
+    it.host('h2').runner.hangs(vm, true);
+    await it.run(20_000);
+    expect(it.host('h2').runner.ended).toEqual([]);
+    it.hide(vm, []);
+    await it.run(3000);
+    expect(it.host('h2').runner.ended).toEqual([vm]);
   });
 });
 

@@ -44,8 +44,12 @@ export const haLimits = {
   /** Back-off of failed starts. */
   retryMinMs: 1000,
   retryMaxMs: 30_000,
-  /** A VM that has run for so long has no failed attempts any more; a guest that ends sooner has ended soon. */
+  /** A guest whose last sign came sooner than this after its start has ended soon. */
   settledMs: 60_000,
+  /** Of a VM that has run for so long the failed attempts are forgotten; a hang of its first minute is known by then. */
+  forgetMs: 120_000,
+  /** By then it is known whether a guest that was fine at last hangs. */
+  forgottenMs: 300_000,
   /** How often it is looked for those that have. */
   sweepMs: 10_000,
   /** Before attempts are recorded again that could not be. */
@@ -54,6 +58,13 @@ export const haLimits = {
   quickFailures: 3,
   quickPauseMinMs: 30_000,
   quickPauseMaxMs: 300_000,
+
+  /** A guest that hangs is restarted so often within this time, and then left alone. */
+  hungRestarts: 3,
+  hungWindowMs: 3_600_000,
+  /** Between two orders to end the same guest. */
+  hungAskAgainMs: 5000,
+  hungTimeoutMs: 10_000,
 
   /** Back-off of SETs of the protection state that fail. */
   protectRetryMinMs: 500,

@@ -18,9 +18,10 @@ import type { Waiting } from './api.ts';
 import type { AttemptsToSave } from './attempts.ts';
 import { Failover } from './failover.ts';
 import type { Action, LockView, Note } from './failover-world.ts';
+import { type EndHung, HungGuests } from './hung-guests.ts';
 import { haLimits } from './limits.ts';
 import type { Membership } from './membership.ts';
-import type { ReachQuestion } from './messages.ts';
+import type { EndOrder, ReachQuestion } from './messages.ts';
 import { Monitor } from './monitor.ts';
 import { proofOfDeath, type Sign } from './proof-of-death.ts';
 import { Protector } from './protector.ts';
@@ -66,6 +67,7 @@ export class Master {
   readonly #electedAtMs: number;
   readonly #monitor: Monitor;
   readonly #failover: Failover;
+  readonly #hung: HungGuests;
   /** The VMs whose protection state is to be read again; null: those of all. */
   #getDue: Set<VmId> | null = null;
   #isComparisonDue = true;
@@ -100,6 +102,14 @@ export class Master {
       random.stream('failover'),
       log,
       probe,
+    );
+    this.#hung = new HungGuests(
+      {
+        hung: () => membership.hung(),
+        state: (vm) => this.#monitor.state(vm),
+        isAccessible: (vm) => sight.accessibility([vm]).get(vm)?.accessible === true,
+      },
+      ({ vm, name }, text) => options.tell('vm.hung', text, { id: vm, name }),
     );
     this.protector = new Protector({
       sight,
@@ -139,7 +149,10 @@ export class Master {
   advance(nowMs: number): void {
     this.sight.advance(nowMs);
     this.protector.advance(nowMs);
-    if (this.#isReady(nowMs)) this.#compare(nowMs);
+    if (this.#isReady(nowMs)) {
+      this.#compare(nowMs);
+      for (const order of this.#hung.advance(nowMs)) this.#endHung(order);
+    }
     for (const action of this.#failover.advance(nowMs)) this.#act(action);
   }
 
@@ -147,7 +160,7 @@ export class Master {
     const gatheredAtMs = this.#gatheredAtMs();
     const isGathering = this.#options.clock.now() < gatheredAtMs;
     const gather = isGathering ? gatheredAtMs : Number.POSITIVE_INFINITY;
-    const parts = [this.protector, this.sight, this.#failover];
+    const parts = [this.protector, this.sight, this.#failover, this.#hung];
     return Math.min(gather, ...parts.map((part) => part.nextWakeMs()));
   }
 
@@ -305,6 +318,16 @@ export class Master {
           ? ({ ok: true } as const)
           : { ok: false as const, code: error.code, text: error.message };
       this.#answered((nowMs) => this.#failover.startAnswered(vm, result, nowMs));
+    });
+  }
+
+  #endHung({ vm, name, host, epoch }: EndHung): void {
+    const { peer, log } = this.#options;
+    log.info(`${name}: hangs on ${host}, which is told to end it`, { vm });
+    const order: EndOrder = { vm, epoch };
+    peer.request(host, 'ha.endHung', { ...order }, noPayload, haLimits.hungTimeoutMs, (error) => {
+      if (error !== null) log.info(`${name}: is not ended: ${error.message}`, { vm });
+      this.#answered((nowMs) => this.#hung.answered(vm, error === null, nowMs));
     });
   }
 

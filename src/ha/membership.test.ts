@@ -17,6 +17,7 @@ const runs = (vm: VmId): RunningVm => ({
   epoch: epoch(1),
   state: 'running',
   ready: true,
+  hung: false,
   cpus: 1,
   memoryBytes: 1,
 });

@@ -28,7 +28,8 @@ export interface Member {
 
 interface LastSeen {
   readonly host: HostId;
-  /** When its host reported a list without it; null while the last list has it. */
+  /** When its host reported a list without it, or if it hung by then, the last sign of its guest; null while the
+   * last list has it. */
   readonly goneAtMs: number | null;
 }
 
@@ -62,6 +63,8 @@ export class Membership {
   readonly #reporters = new Map<VmId, HostId[]>();
   /** VMs that stand for want of a lease, by the host that lists them, and since when. */
   readonly #paused = new Map<HostId, ReadonlyMap<VmId, number>>();
+  /** VMs whose guests hang, by the host that lists them, and when there was the last sign of each. */
+  readonly #hung = new Map<HostId, ReadonlyMap<VmId, number>>();
   /** VMs whose reporters, or these hosts' conditions, changed since somebody last asked for them; null
    * where nobody does. */
   #touched: Set<VmId> | null = null;
@@ -183,6 +186,8 @@ export class Membership {
     const { added, gone } = difference(this.#listed.get(host) ?? [], vms);
     this.#listed.set(host, vms);
     this.#notePaused(host, vms, nowMs);
+    const hung = this.#hung.get(host);
+    this.#noteHung(host, vms, nowMs);
     const here: LastSeen = { host, goneAtMs: null };
     for (const vm of added) this.#lastSeen.set(vm, here);
     // After a restart of the host others may have run, unnoticed, what both its lists have.
@@ -195,7 +200,7 @@ export class Membership {
     for (const vm of gone) {
       const seen = this.#lastSeen.get(vm);
       if (seen?.host === host && seen.goneAtMs === null) {
-        this.#lastSeen.set(vm, { host, goneAtMs: nowMs });
+        this.#lastSeen.set(vm, { host, goneAtMs: hung?.get(vm) ?? nowMs });
       }
     }
   }
@@ -238,6 +243,25 @@ export class Membership {
     return new Set([...this.#paused.values()].flatMap((vms) => [...vms.keys()]));
   }
 
+  /** Guests that hang, where they run. */
+  hung(): { readonly host: HostId; readonly row: RunningVm }[] {
+    if (this.#hung.size === 0) return []; // as almost always
+    const vms = [...this.#hung.values()].flatMap((hung) => [...hung.keys()]);
+    return [...new Set(vms)].flatMap((vm) => {
+      const report = this.report(vm);
+      return report?.row.hung === true ? [report] : [];
+    });
+  }
+
+  #noteHung(host: HostId, vms: readonly RunningVm[], nowMs: number): void {
+    const before = this.#hung.get(host);
+    const hung = vms.filter((vm) => vm.hung);
+    const { guestSilentAfterMs, guestHungAfterMs } = this.#timings;
+    const lastSignMs = nowMs - guestSilentAfterMs - guestHungAfterMs;
+    if (hung.length === 0) this.#hung.delete(host);
+    else this.#hung.set(host, new Map(hung.map(({ vm }) => [vm, before?.get(vm) ?? lastSignMs])));
+  }
+
   #notePaused(host: HostId, vms: readonly RunningVm[], nowMs: number): void {
     const before = this.#paused.get(host);
     const paused = vms.filter(({ state }) => state === 'paused');
@@ -277,6 +301,7 @@ export class Membership {
   #dropList(host: HostId): void {
     this.#restarted.add(host);
     this.#paused.delete(host);
+    this.#hung.delete(host);
     this.#report(host, [], this.#members.get(host)?.list?.vms ?? []);
   }
 

@@ -71,6 +71,12 @@ export interface StartAnswer {
   readonly epoch: Epoch;
 }
 
+/** `ha.endHung`, request of the master: end this guest, it hangs. Refused where it does not. */
+export interface EndOrder {
+  readonly vm: VmId;
+  readonly epoch: Epoch;
+}
+
 /** `ha.outlook`, request of the master: what is new of the VMs that the receiver reaches. `ha.news`, one way, says
  * that there is something. */
 export interface OutlookQuestion {

@@ -66,6 +66,11 @@ export class Monitor {
     return states.size;
   }
 
+  /** What was last read of it; null: nothing. */
+  state(vm: VmId): HaState | null {
+    return this.#known.get(vm) ?? null;
+  }
+
   compare(nowMs: number): Comparison {
     this.#findMissing(nowMs);
     const candidates: Candidate[] = [];

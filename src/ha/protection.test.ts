@@ -131,6 +131,7 @@ test('a daemon that finds a guest running protects it, without any power-on', as
     epoch: epoch(7),
     state: 'running',
     ready: true,
+    hung: false,
     cpus: 1,
     memoryBytes: 1,
   } as const;

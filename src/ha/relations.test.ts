@@ -13,7 +13,16 @@ const relations = () => {
     const found = running.get(vm);
     if (found === undefined) return null;
     const { host, state, ready } = found;
-    const row = { vm, name: vm, epoch: epoch(1), state, ready, cpus: 1, memoryBytes: 1 };
+    const row = {
+      vm,
+      name: vm,
+      epoch: epoch(1),
+      state,
+      ready,
+      hung: false,
+      cpus: 1,
+      memoryBytes: 1,
+    };
     return { host: hostId(host), row };
   };
   return new Relations(report, (vm) => elsewhere.has(vm));

@@ -40,7 +40,13 @@ export function take(
 ): Room | null {
   const free = able.filter((room) => !isBusy(room));
   const { prefer, affinity } = entry.candidate;
-  const host = choose(free, { prefer, affinity, ...wishes });
+  const { avoid } = entry;
+  const host = choose(free, {
+    prefer: avoid === prefer ? null : prefer,
+    avoid,
+    affinity,
+    ...wishes,
+  });
   const room = free.find((it) => it.host === host);
   if (room === undefined) return null;
   room.startsInFlight += 1;

@@ -76,7 +76,13 @@ export class Targets {
       .filter((target) => fits(view.spec, target));
     const { separate, affinity } = view.spec;
     const crowd = this.#crowd(vm, separate);
-    const host = choose(able, { prefer: null, affinity, crowd, dataHosts: view.dataHosts });
+    const host = choose(able, {
+      prefer: null,
+      avoid: null,
+      affinity,
+      crowd,
+      dataHosts: view.dataHosts,
+    });
     if (host !== null) {
       const { memoryBytes } = view.spec;
       this.#placed.set(vm, { host, memoryBytes, untilMs: nowMs + haLimits.placementKeptMs });

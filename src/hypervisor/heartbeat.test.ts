@@ -61,3 +61,24 @@ it('says nothing of a guest that never spoke, nor after its end', () => {
   heartbeat.beat();
   expect(said).toEqual(['heard']);
 });
+
+it('counts the silence of a guest that an earlier daemon has heard, and takes it for ready when it is heard', () => {
+  const { clock, said, heartbeat } = watched();
+  heartbeat.expect();
+  expect(heartbeat.isReady).toBe(false);
+  clock.advance(1500);
+  expect(said).toEqual(['silent']);
+  heartbeat.beat();
+  expect([heartbeat.isReady, said]).toEqual([true, ['silent', 'heard again']]);
+});
+
+it('expects nothing of a guest that has reset itself until it is heard anew', () => {
+  const { clock, said, heartbeat } = watched();
+  heartbeat.beat();
+  heartbeat.reset();
+  expect(heartbeat.isReady).toBe(false);
+  clock.advance(30_000);
+  heartbeat.beat();
+  clock.advance(1500);
+  expect(said).toEqual(['heard', 'heard', 'silent']);
+});

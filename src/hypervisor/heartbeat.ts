@@ -14,7 +14,9 @@ export class GuestHeartbeat {
   readonly #silentAfterMs: number;
   readonly #events: GuestHeartbeatEvents;
   readonly #isRunning: () => boolean;
-  #lastHeardMs: number | null = null;
+  /** From when on its silence counts; null: nobody knows whether it ever speaks. */
+  #sinceMs: number | null = null;
+  #isHeard = false;
   #isSilent = false;
   #timer: Timer | null = null;
   #ended = false;
@@ -33,22 +35,38 @@ export class GuestHeartbeat {
 
   /** Heard of late. */
   get isReady(): boolean {
-    return this.#lastHeardMs !== null && !this.#isSilent;
+    return this.#isHeard && !this.#isSilent;
   }
 
   beat(): void {
     if (this.#ended) return;
     const isNews = !this.isReady;
     const afterSilence = this.#isSilent;
-    this.#lastHeardMs = this.#clock.now();
+    this.#sinceMs = this.#clock.now();
+    this.#isHeard = true;
     this.#isSilent = false;
     if (isNews) this.#events.heard(afterSilence);
     this.#watch(this.#silentAfterMs);
   }
 
+  /** An earlier daemon has heard it: silence counts from now. */
+  expect(): void {
+    this.#sinceMs = this.#clock.now();
+    this.#watch(this.#silentAfterMs);
+  }
+
+  /** It starts anew: what speaks in it may take any time to come up, if it ever does. */
+  reset(): void {
+    this.#sinceMs = null;
+    this.#isHeard = false;
+    this.#isSilent = false;
+    this.#timer?.cancel();
+    this.#timer = null;
+  }
+
   /** The guest goes on after a pause: silence counts from now. */
   resumed(): void {
-    if (this.#lastHeardMs !== null) this.#lastHeardMs = this.#clock.now();
+    if (this.#sinceMs !== null) this.#sinceMs = this.#clock.now();
   }
 
   end(): void {
@@ -59,9 +77,9 @@ export class GuestHeartbeat {
   #watch(delayMs: number): void {
     this.#timer ??= this.#clock.after(delayMs, () => {
       this.#timer = null;
-      if (this.#ended || this.#isSilent) return;
+      if (this.#ended || this.#isSilent || this.#sinceMs === null) return;
       if (!this.#isRunning()) return this.#watch(this.#silentAfterMs);
-      const silentMs = this.#clock.now() - (this.#lastHeardMs ?? 0);
+      const silentMs = this.#clock.now() - this.#sinceMs;
       if (silentMs < this.#silentAfterMs) return this.#watch(this.#silentAfterMs - silentMs + 1);
       this.#isSilent = true;
       this.#events.silent(silentMs);

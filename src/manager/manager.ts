@@ -136,6 +136,8 @@ export function createManager(options: {
     }
     const waiting = ha.waiting().find((one) => one.vm === view.vm);
     if (waiting !== undefined) return waiting.text;
+    if (at?.guest.hung === true)
+      return 'its guest hangs: it is silent, and asks nothing of its disks';
     const accessible: Accessibility = view.accessible;
     if (at !== null && view.detached.length > 0 && accessible.accessible) {
       return `its guest runs without ${view.detached.join(', ')}, and gets it when it can be reached`;

@@ -4,6 +4,7 @@
 // one VM waits for another VM's, and two steps of one VM never mix.
 
 import type { RunningVm, StartOptions, VmRunner } from '../ha/api.ts';
+import { HangWatch } from '../hypervisor/hang-watch.ts';
 import { GuestHeartbeat } from '../hypervisor/heartbeat.ts';
 import { LifeCycle } from '../hypervisor/life-cycle.ts';
 import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
@@ -23,7 +24,7 @@ import {
   type VmSpec,
 } from '../model/vm.ts';
 import type { Clock } from '../ports/clock.ts';
-import type { Guest, GuestDisk, GuestDriver, GuestEvent } from '../ports/guests.ts';
+import type { DiskActivity, Guest, GuestDisk, GuestDriver, GuestEvent } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { OpenDisks, Storage, VmView } from '../storage/api.ts';
@@ -36,6 +37,7 @@ interface Entry {
   epoch: Epoch;
   readonly life: LifeCycle;
   readonly heartbeat: GuestHeartbeat;
+  readonly hang: HangWatch;
   /** Written once, when the VM is made; null until the directory has shown it. */
   spec: VmSpec | null;
   guest: Guest | null;
@@ -210,7 +212,7 @@ export function createRunner(options: {
 
   function newEntry(vm: VmId, name: string, epoch: Epoch, state: GuestState): Entry {
     const life = new LifeCycle(name, state, log, changed);
-    return {
+    const entry: Entry = {
       vm,
       name,
       epoch,
@@ -223,6 +225,7 @@ export function createRunner(options: {
           heard(afterSilence) {
             const again = afterSilence ? ' again' : '';
             emit('vm.ready', `The guest of VM ${name} reports${again}`, { vm, name });
+            entry.hang.end();
             changed();
           },
           silent(forMs) {
@@ -231,8 +234,21 @@ export function createRunner(options: {
               vm,
               name,
             });
+            entry.hang.begin();
             changed();
           },
+        },
+      }),
+      hang: new HangWatch({
+        clock,
+        hungAfterMs: options.timings.guestHungAfterMs,
+        activity: () => activityOf(entry),
+        changed(hangs) {
+          if (hangs) {
+            const text = `The guest of VM ${name} hangs: it is not heard, and asks nothing of its disks`;
+            emit('vm.hung', text, { vm, name });
+          }
+          changed();
         },
       }),
       spec: null,
@@ -245,6 +261,38 @@ export function createRunner(options: {
       onExit: null,
       steps: Promise.resolve(),
     };
+    return entry;
+  }
+
+  /** What its guest has asked of its disks; null: that can not be told now. Where it has none, there is nothing but
+   * its silence, and that is not enough. */
+  async function activityOf(entry: Entry): Promise<DiskActivity | null> {
+    const { guest, disks, life } = entry;
+    const known = spec(entry);
+    if (guest === null || disks === null || !life.is('running')) return null;
+    if (known === null || known.disks.length === 0) return null;
+    const served = disks.activity();
+    const paths = pathDisks(known.disks);
+    if (paths.length === 0) return served;
+    for (const { path } of paths) {
+      if ((await guests.pathProblem(path)) !== null) return null;
+    }
+    const own = await guest.pathActivity();
+    if (own === null) return null;
+    return { requests: served.requests + own.requests, inFlight: served.inFlight + own.inFlight };
+  }
+
+  /** As a crash, if it hangs still. */
+  async function endHung(vm: VmId, epoch: Epoch): Promise<void> {
+    const entry = entries.get(vm);
+    const hangs = entry?.epoch === epoch && (await entry.hang.stillHangs());
+    if (entry === undefined || !hangs || !entry.life.is('running')) {
+      throw new HoldfastError('conflict', `VM ${entry?.name ?? vm} does not hang here`);
+    }
+    probe.reached({ at: 'guest.hung', vm, epoch });
+    entry.hang.stop();
+    emit('vm.exited', `VM ${entry.name} is ended: its guest hangs`, entry);
+    crashed(entry);
   }
 
   async function undo(entry: Entry, locked: Epoch | null): Promise<void> {
@@ -262,6 +310,7 @@ export function createRunner(options: {
   /** The entry stands until lock and disks are dealt with, so that nothing starts in between. */
   function forget(entry: Entry): void {
     entry.heartbeat.end();
+    entry.hang.end();
     if (entries.get(entry.vm) === entry) entries.delete(entry.vm);
     changed();
   }
@@ -369,6 +418,9 @@ export function createRunner(options: {
         return;
       case 'reset':
         log.info(`guest of ${entry.name} was reset`, { vm: entry.vm });
+        entry.heartbeat.reset();
+        entry.hang.end();
+        changed();
         return;
       case 'panicked':
         emit('vm.panicked', `The guest of VM ${entry.name} has panicked`, entry);
@@ -564,6 +616,7 @@ export function createRunner(options: {
         continue;
       }
       entry.reopening = true;
+      if (guest.wasHeard) entry.heartbeat.expect();
       log.info(`found the guest of ${guest.name} (${guest.state})`, {
         vm: guest.vm,
         epoch: guest.epoch,
@@ -576,6 +629,7 @@ export function createRunner(options: {
 
   return {
     start,
+    endHung,
     stopVm,
     recover,
     isHere: (vm) => entries.has(vm),
@@ -588,6 +642,7 @@ export function createRunner(options: {
           epoch: entry.epoch,
           state: entry.life.state,
           ready: entry.heartbeat.isReady,
+          hung: entry.hang.hangs,
           cpus: known?.cpus ?? 1,
           memoryBytes: known?.memoryBytes ?? 0,
         };

@@ -18,6 +18,7 @@ export type EventType =
   | 'vm.panicked'
   | 'vm.ready'
   | 'vm.silent'
+  | 'vm.hung'
   | 'vm.paused'
   | 'vm.resumed'
   | 'vm.lost'

@@ -32,6 +32,9 @@ export const timings = {
   scrubIntervalMs: 7 * 24 * 3_600_000,
   /** A guest that was heard and is silent for so long, while its process runs, may hang. */
   guestSilentAfterMs: 15000,
+  /** It hangs if from then on for so long it is not heard and asks nothing of its disks; longer than QEMU waits
+   * between two attempts to reach a disk (16 s), or a guest whose disk was away would count as silent. */
+  guestHungAfterMs: 30000,
   /** Grace of a user's power-off before the guest is ended. */
   powerOffGraceMs: 20000,
 } as const;

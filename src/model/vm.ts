@@ -45,6 +45,8 @@ export interface HaRules {
   readonly affinity?: HostAffinity;
   /** What becomes of the guest when its lease lapses; absent: `pause`. */
   readonly isolationResponse?: 'pause' | 'kill';
+  /** What becomes of a guest that hangs; absent: `restart`. */
+  readonly whenHung?: 'restart' | 'leave';
 }
 
 export type HostAffinity = {
@@ -65,7 +67,7 @@ export interface VmSpec extends HaRules {
 
 /** The rules alone. */
 export function rulesOf(from: HaRules): HaRules {
-  const { priority, after, readyWhen, separate, affinity, isolationResponse } = from;
+  const { priority, after, readyWhen, separate, affinity, isolationResponse, whenHung } = from;
   return {
     priority,
     ...(after === undefined ? {} : { after }),
@@ -73,6 +75,7 @@ export function rulesOf(from: HaRules): HaRules {
     ...(separate === undefined ? {} : { separate }),
     ...(affinity === undefined ? {} : { affinity }),
     ...(isolationResponse === undefined ? {} : { isolationResponse }),
+    ...(whenHung === undefined ? {} : { whenHung }),
   };
 }
 

@@ -42,6 +42,13 @@ export type GuestEvent =
   /** The guest reported an I/O error of a disk and was stopped by the virtual machine monitor. */
   | { readonly type: 'ioError'; readonly disk: string; readonly detail: string };
 
+/** What a guest has asked of disks: whether it grows tells whether the guest asks for anything. */
+export interface DiskActivity {
+  readonly requests: number;
+  /** Not answered yet. */
+  readonly inFlight: number;
+}
+
 export interface Guest {
   readonly vm: VmId;
   readonly name: string;
@@ -50,6 +57,11 @@ export interface Guest {
   /** Names of the disks that it has or may have, also for a daemon that has only found it: what was being
    * attached when the last one died counts. Null where that is not known. */
   readonly disks: readonly string[] | null;
+  /** It has been heard since its start, or since it reset itself, by this daemon or an earlier one. */
+  readonly wasHeard: boolean;
+  /** Of its disks at paths, which nobody else sees it use; null where that can not be told now. What is under
+   * way there may not be counted before it is done. */
+  pathActivity(): Promise<DiskActivity | null>;
   /** Sets a later deadline; never resumes a paused guest. */
   extend(deadlineMs: number): void;
   /** Stops the guest's processors at once (SIGSTOP); resolves when they stand. */

@@ -133,6 +133,8 @@ export type Point =
   /** The start has succeeded: the guest runs, or is paused because its lease has lapsed meanwhile.
    * Nobody has been told, HA included. */
   | { readonly at: 'guest.started'; readonly vm: VmId; readonly epoch: Epoch }
+  /** It hangs, also at the last look, and the master wants it ended; nothing has been done. */
+  | { readonly at: 'guest.hung'; readonly vm: VmId; readonly epoch: Epoch }
   /** A change of the protection state is committed, and is acknowledged next: a SET, to the master
    * that made it; an end, with the release of the lock after a power-off, to the runner (or to nobody
    * any more, where it was made late). An end whose outcome stays unknown is not told. */

@@ -17,6 +17,7 @@ export function createProcessDriver(options: ProcessDriverOptions): Promise<Gues
   return createGuestDriver(options, {
     accelerator: 'process',
     program: options.guestPath,
+    hasAgentPort: false,
     commandLine,
   });
 }

@@ -33,6 +33,8 @@ export type Accelerator = 'kvm' | 'tcg';
 
 /** The name of the virtio port on which a guest reports. */
 const heartbeatPort = 'org.holdfast.heartbeat';
+/** Where the QEMU guest agent looks. */
+const agentPort = 'org.qemu.guest_agent.0';
 
 const reconnectDelaySeconds = 365 * 24 * 60 * 60;
 const mebibyte = 1024 * 1024;
@@ -141,6 +143,7 @@ export function commandLine(
 ): string[] {
   const uuid = uuidOf(launch.vm);
   const heartbeat = `socket,id=heartbeat,path=${escaped(files.heartbeatSocket)},server=on,wait=off`;
+  const agent = `socket,id=agent,path=${escaped(files.agentSocket)},server=on,wait=off`;
   return [
     '-name',
     `guest=${escaped(launch.name)},process=holdfast:${escaped(launch.name)},debug-threads=on`,
@@ -155,6 +158,7 @@ export function commandLine(
     ...['-serial', 'chardev:serial'],
     ...['-device', 'virtio-serial-pci', '-chardev', heartbeat],
     ...['-device', `virtserialport,chardev=heartbeat,name=${heartbeatPort}`],
+    ...['-chardev', agent, '-device', `virtserialport,chardev=agent,name=${agentPort}`],
     ...['-device', 'virtio-rng-pci'],
     ...['-device', 'pvpanic-pci', '-action', 'panic=pause'],
     ...launch.disks.flatMap((disk, index) => diskArguments(disk, index, image === null, kinds)),

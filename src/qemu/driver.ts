@@ -37,6 +37,8 @@ export interface GuestMachine {
   /** For people. */
   readonly accelerator: string;
   readonly program: string;
+  /** There is a port for the QEMU guest agent. */
+  readonly hasAgentPort: boolean;
   /** The program's arguments, `qmpChardev` among them; `image` is null to boot from the first disk, `kinds` says what
    * lies at the paths of disks. */
   commandLine(
@@ -86,6 +88,7 @@ export async function createQemuDriver(options: QemuDriverOptions): Promise<Gues
   return createGuestDriver(options, {
     accelerator,
     program,
+    hasAgentPort: true,
     commandLine: (launch, files, image, kinds) => commandLine(launch, files, chosen, image, kinds),
   });
 }
@@ -179,7 +182,8 @@ class QemuDriver implements GuestDriver {
     const refuse = (reason: string): HoldfastError => refusal(launch, reason);
     if (!isPlainWord(launch.vm) || !isPlainWord(launch.name))
       throw refuse('its name is not a word');
-    const sockets = [files.guardSocket, files.qmpSocket, files.heartbeatSocket];
+    const { guardSocket, qmpSocket, heartbeatSocket, agentSocket } = files;
+    const sockets = [guardSocket, qmpSocket, heartbeatSocket, agentSocket];
     const served = launch.disks.flatMap((disk) => ('socket' in disk ? [disk.socket] : []));
     for (const path of [...sockets, ...served]) {
       const problem = socketPathProblem(path);
@@ -349,6 +353,7 @@ class QemuDriver implements GuestDriver {
       clock: this.#clock,
       log: this.#log,
       launch,
+      hasAgentPort: this.#machine.hasAgentPort,
       gone: (guest) => {
         if (this.#guests.get(guest.vm) === guest) this.#guests.delete(guest.vm);
       },

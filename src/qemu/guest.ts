@@ -1,6 +1,6 @@
-// One guest as the daemon holds it: three connections to something that lives on without us. The
+// One guest as the daemon holds it: some connections to something that lives on without us. The
 // guard says whether it may run and how it ended, QMP what the virtual machine monitor knows, and the
-// heartbeat port what the guest itself reports. Each connection may break and is sought again; only
+// heartbeat port, or its QEMU guest agent, what the guest itself reports. Each connection may break and is sought again; only
 // the guard's word decides `state`.
 //
 // QMP is silent while the guest is paused (QEMU itself is stopped), so nothing here waits for it then.
@@ -8,10 +8,12 @@
 import { HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, VmId } from '../model/ids.ts';
 import type { Clock } from '../ports/clock.ts';
-import type { Guest, GuestEvent, ServedDisk } from '../ports/guests.ts';
+import type { DiskActivity, Guest, GuestEvent, ServedDisk } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
+import { blockActivity } from './block-activity.ts';
 import { exitEvent } from './exit.ts';
 import { GuardClient, type GuardStatus, type GuestExit } from './guard-client.ts';
+import { GuestAgent } from './guest-agent.ts';
 import { HeartbeatReader } from './heartbeat.ts';
 import { nobodyListens } from './line-socket.ts';
 import { plugIn } from './plug-in.ts';
@@ -31,6 +33,7 @@ export interface GuestContext {
   readonly log: Log;
   /** How it was started; null where that has been lost. */
   readonly launch: LaunchRecord | null;
+  readonly hasAgentPort: boolean;
   /** The guest has been killed or detached: it is no longer the driver's. */
   gone(guest: QemuGuest): void;
 }
@@ -50,9 +53,13 @@ export class QemuGuest implements Guest {
   readonly epoch: Epoch;
   readonly #context: GuestContext;
   #launch: LaunchRecord | null;
+  /** The end of the queue of its writings. */
+  #written: Promise<void> = Promise.resolve();
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #heartbeat: HeartbeatReader;
+  /** Null: there is no port for one. */
+  readonly #agent: GuestAgent | null;
   #state: Guest['state'] = 'running';
   #guard: GuardClient | null = null;
   #qmp: QmpClient | null = null;
@@ -87,8 +94,14 @@ export class QemuGuest implements Guest {
       path: context.files.heartbeatSocket,
       clock: context.clock,
       log: context.log,
-      onLine: (line) => this.#emit({ type: 'heartbeat', line }),
+      onLine: (line) => this.#onHeard(line),
     });
+    const path = context.files.agentSocket;
+    const onAnswer = () => this.#onHeard('the guest agent answers');
+    const isRunning = () => this.#state === 'running';
+    this.#agent = context.hasAgentPort
+      ? new GuestAgent({ path, clock: context.clock, isRunning, onAnswer })
+      : null;
     this.#contact = new Promise((resolve, reject) => {
       this.#contactMade = resolve;
       this.#contactFailed = reject;
@@ -106,6 +119,14 @@ export class QemuGuest implements Guest {
 
   get disks(): readonly string[] | null {
     return this.#launch?.disks ?? null;
+  }
+
+  get wasHeard(): boolean {
+    return this.#launch?.heard === true;
+  }
+
+  async pathActivity(): Promise<DiskActivity | null> {
+    return this.#state === 'running' && this.#qmp !== null ? blockActivity(this.#qmp) : null;
   }
 
   /** Connects to the guard and takes over what it says; rejects as `LineSocket.connect` does. */
@@ -173,19 +194,36 @@ export class QemuGuest implements Guest {
     const qmp = this.#needQmp();
     // First of all, so that a daemon that finds the guest later counts with the disk.
     const before = this.#launch?.disks ?? [];
-    await this.#remember([...new Set([...before, disk.name])]);
+    await this.#remember({ disks: [...new Set([...before, disk.name])] });
     try {
       await plugIn(qmp, disk);
     } catch (error) {
-      if (isError(error, 'guest-failed')) await this.#remember(before);
+      if (isError(error, 'guest-failed')) await this.#remember({ disks: before });
       throw error;
     }
   }
 
-  async #remember(disks: readonly string[]): Promise<void> {
-    if (this.#launch === null || this.#launch.disks.length === disks.length) return;
-    this.#launch = { ...this.#launch, disks };
-    await writeRecord(this.#context.files, this.#launch);
+  /** For a daemon that finds it; one writing at a time. */
+  #remember(news: Partial<Pick<LaunchRecord, 'disks' | 'heard'>>): Promise<void> {
+    if (this.#launch === null) return Promise.resolve();
+    const launch = { ...this.#launch, ...news };
+    this.#launch = launch;
+    const write = () => writeRecord(this.#context.files, launch);
+    const written = this.#written.then(write);
+    this.#written = written.catch(() => undefined);
+    return written;
+  }
+
+  #onHeard(line: string): void {
+    this.#rememberHeard(true);
+    this.#emit({ type: 'heartbeat', line });
+  }
+
+  #rememberHeard(heard: boolean): void {
+    if (this.#over || this.wasHeard === heard) return;
+    this.#remember({ heard }).catch((error: unknown) => {
+      this.#log.warn('what was heard of a guest is not kept', { error: String(error) });
+    });
   }
 
   kill(): Promise<void> {
@@ -196,7 +234,9 @@ export class QemuGuest implements Guest {
   handle(onEvent: (event: GuestEvent) => void): void {
     this.#handler = onEvent;
     this.#deliver();
-    if (this.#state !== 'exited' && !this.#over) this.#heartbeat.start();
+    if (this.#state === 'exited' || this.#over) return;
+    this.#heartbeat.start();
+    this.#agent?.start();
   }
 
   detach(): void {
@@ -210,6 +250,7 @@ export class QemuGuest implements Guest {
     this.#guard?.close();
     this.#qmp?.close();
     this.#heartbeat.stop();
+    this.#agent?.stop();
   }
 
   async #kill(): Promise<void> {
@@ -232,6 +273,7 @@ export class QemuGuest implements Guest {
     this.#state = 'exited';
     this.#contactFailed(guestFailed(`VM ${this.name} was killed`));
     this.#letGo();
+    await this.#written;
     await removeRunFiles(this.#context.files);
     this.#context.gone(this);
   }
@@ -286,6 +328,7 @@ export class QemuGuest implements Guest {
     if (this.#state === 'exited') return;
     this.#state = 'exited';
     this.#heartbeat.stop();
+    this.#agent?.stop();
     void this.#concludeExit(exit);
   }
 
@@ -375,6 +418,7 @@ export class QemuGuest implements Guest {
       this.#clock.after(endsWithinMs, () => this.#endHanging());
     } else if (name === 'RESET') {
       this.#panicked = false;
+      this.#rememberHeard(false);
       this.#emit({ type: 'reset' });
     } else if (name === 'RESUME') {
       this.#stoppedByError = false;

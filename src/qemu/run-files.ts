@@ -12,6 +12,8 @@ export interface RunFiles {
   readonly guardSocket: string;
   readonly qmpSocket: string;
   readonly heartbeatSocket: string;
+  /** Of the QEMU guest agent. */
+  readonly agentSocket: string;
   /** What the guest said on its serial console, of all its starts on this host. */
   readonly serialLog: string;
   /** What QEMU and the guard said. */
@@ -27,6 +29,7 @@ export function runFiles(runDir: string, vm: VmId): RunFiles {
     guardSocket: join(dir, 'guard.sock'),
     qmpSocket: join(dir, 'qmp.sock'),
     heartbeatSocket: join(dir, 'heartbeat.sock'),
+    agentSocket: join(dir, 'agent.sock'),
     serialLog: join(dir, 'serial.log'),
     guestLog: join(dir, 'guest.log'),
     launch: join(dir, 'launch.json'),
@@ -56,6 +59,8 @@ export interface LaunchRecord {
   readonly memoryBytes: number;
   /** Those that were attached since included, and one that may be being attached. */
   readonly disks: readonly string[];
+  /** It has been heard since its start, or since it reset itself; absent: it has not. */
+  readonly heard?: boolean;
   /** Where in guest.log this start begins. */
   readonly logOffset: number;
 }
@@ -97,7 +102,8 @@ export async function readLaunch(files: RunFiles): Promise<LaunchRecord | null> 
 
 /** Removes all but the logs. */
 export async function removeRunFiles(files: RunFiles): Promise<void> {
-  const passing = [files.guardSocket, files.qmpSocket, files.heartbeatSocket];
+  const { guardSocket, qmpSocket, heartbeatSocket, agentSocket } = files;
+  const passing = [guardSocket, qmpSocket, heartbeatSocket, agentSocket];
   for (const path of [...passing, files.launch, `${files.launch}.new`])
     await rm(path, { force: true });
 }

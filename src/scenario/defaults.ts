@@ -48,6 +48,7 @@ export const defaultVm: Omit<ScenarioVm, 'name'> = {
   readyWhen: null,
   affinity: null,
   isolationResponse: null,
+  whenHung: null,
   powered: true,
 };
 

@@ -377,7 +377,7 @@ name: ""
     expect(problemsOf(text)).toEqual([
       'line 2: expect[0].vm: there is no VM "nobody"',
       'line 4: steps[0].crash: there is no host "h7", did you mean h1?',
-      'line 6: vms[0].prio: unknown key; known here: name, count, on, cpus, memoryMiB, disks, policy, components, objects, required, storage, protected, priority, after, separate, readyWhen, affinity, isolationResponse, powered',
+      'line 6: vms[0].prio: unknown key; known here: name, count, on, cpus, memoryMiB, disks, policy, components, objects, required, storage, protected, priority, after, separate, readyWhen, affinity, isolationResponse, whenHung, powered',
       'line 6: vms[0].cpus: expected a whole number from 1 to 512, found "many"',
       'line 7: cluster.colour: unknown key; known here: hosts, networks, options, drift, loss, backend, guest',
       'line 7: cluster.drift.h4: there is no host "h4", did you mean h1?',

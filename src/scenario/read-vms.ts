@@ -95,6 +95,7 @@ function vmShape({ host, fullHost }: HostNames) {
     readyWhen: orNull(oneOf('started', 'heard')),
     affinity: orNull(affinityOf(pinned)),
     isolationResponse: orNull(oneOf('pause', 'kill')),
+    whenHung: orNull(oneOf('restart', 'leave')),
     powered: optional(powered, defaultVm.powered),
   };
 }

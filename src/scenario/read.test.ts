@@ -127,6 +127,7 @@ describe('examples', () => {
       readyWhen: null,
       affinity: null,
       isolationResponse: null,
+      whenHung: null,
       powered: true,
     } as const;
     const vms = ['v-1', 'v-2', 'v-3', 'v-4'];

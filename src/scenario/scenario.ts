@@ -104,6 +104,7 @@ export interface ScenarioVm {
   readonly readyWhen: NonNullable<HaRules['readyWhen']> | null;
   readonly affinity: HostAffinity | null;
   readonly isolationResponse: NonNullable<HaRules['isolationResponse']> | null;
+  readonly whenHung: NonNullable<HaRules['whenHung']> | null;
   readonly powered: boolean;
 }
 
@@ -247,7 +248,7 @@ export interface RecoveryResult {
 
 /** What HA keeps to of the VM, as it is asked for when the VM is made. */
 export function haRulesOf(vm: ScenarioVm): HaRules {
-  const { priority, after, separate, readyWhen, affinity, isolationResponse } = vm;
+  const { priority, after, separate, readyWhen, affinity, isolationResponse, whenHung } = vm;
   return rulesOf({
     priority,
     ...(after.length === 0 ? {} : { after }),
@@ -255,5 +256,6 @@ export function haRulesOf(vm: ScenarioVm): HaRules {
     ...(readyWhen === null ? {} : { readyWhen }),
     ...(affinity === null ? {} : { affinity }),
     ...(isolationResponse === null ? {} : { isolationResponse }),
+    ...(whenHung === null ? {} : { whenHung }),
   });
 }

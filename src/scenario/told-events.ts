@@ -6,6 +6,7 @@ import type { EventType } from '../model/events.ts';
 export const toldEvents: ReadonlySet<unknown> = new Set<EventType>([
   'vm.ready',
   'vm.silent',
+  'vm.hung',
   'vm.panicked',
   'vm.diskDetached',
   'vm.diskAttached',

@@ -139,6 +139,7 @@ function drawVm(
     readyWhen: draw(fc.option(fc.constantFrom('started', 'heard'))),
     affinity: draw(fc.option(drawAffinity(full))),
     isolationResponse: draw(fc.option(fc.constantFrom('pause', 'kill'))),
+    whenHung: draw(fc.option(fc.constantFrom('restart', 'leave'))),
     powered: draw(fc.boolean()),
   };
 }

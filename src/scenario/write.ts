@@ -147,6 +147,7 @@ function writeVm(vm: ScenarioVm, name: string, count: number): Plain {
     readyWhen: vm.readyWhen ?? undefined,
     affinity: vm.affinity ?? undefined,
     isolationResponse: vm.isolationResponse ?? undefined,
+    whenHung: vm.whenHung ?? undefined,
     powered: powered === defaultVm.powered ? undefined : powered ? 'on' : 'off',
   });
 }

@@ -9,6 +9,7 @@ import type { JsonValue } from '../model/json.ts';
 import type { StoragePolicy } from '../model/policy.ts';
 import type { Lifecycle, Lock } from '../model/record.ts';
 import type { VmSpec } from '../model/vm.ts';
+import type { DiskActivity } from '../ports/guests.ts';
 import type { Progress } from './disk/progress.ts';
 
 /** A VM as the directory of this host knows it. */
@@ -130,6 +131,9 @@ export interface OpenDisks {
   /** Opens one more of the VM's disks, which its guest has not had so far, if that can be at present;
    * and says where one is served that is open. */
   openLate(name: string): Promise<{ readonly socket: string } | { readonly reason: string }>;
+  /** What the guest has asked of all of them. Making a connection counts: whoever has been waiting for the disk asks
+   * for it first. */
+  activity(): DiskActivity;
   /** Ends service after what is in flight is done or, without lease, dropped. */
   close(): Promise<void>;
 }

@@ -232,6 +232,10 @@ export function createServedDisks(options: {
         disks: opened.map(({ name, server }) => ({ name, socket: server.path })),
         missing,
         openLate,
+        activity: () => ({
+          requests: sumOf(opened, ({ requests }) => requests),
+          inFlight: sumOf(opened, ({ inFlight }) => inFlight),
+        }),
         close,
       };
 
@@ -315,4 +319,8 @@ export function createServedDisks(options: {
         }),
       ),
   };
+}
+
+function sumOf(disks: readonly Served[], count: (server: NbdServer) => number): number {
+  return disks.reduce((sum, { server }) => sum + count(server), 0);
 }

@@ -140,6 +140,7 @@ export function guestConformance(open: OpenDriver): void {
       const [running, ...others] = await (await open(runDir)).recover();
       expect(others).toEqual([]);
       expect(running).toMatchObject({ vm: before.vm, name: 'vm-1', epoch: 4, state: 'running' });
+      expect(running?.wasHeard).toBe(true);
       const seen = events(running as Guest);
       await untilItCounts(seen);
       expect(numbers(seen)[0]).toBeGreaterThan(numbers(seenBefore).at(-1) as number);

@@ -72,6 +72,8 @@ export class FakeRunner implements VmRunner {
   /** How the next starts end; `hang` never answers. */
   plans: (ErrorCode | 'hang')[] = [];
   starts: VmId[] = [];
+  /** Guests that were ended because they hung. */
+  ended: VmId[] = [];
   inFlight = new Map<VmId, number>();
   mostInFlight = 0;
   readonly vms = new Map<VmId, RunningVm>();
@@ -150,6 +152,21 @@ export class FakeRunner implements VmRunner {
     this.changed();
   }
 
+  /** The guest hangs, or is heard again. */
+  hangs(vm: VmId, hung: boolean): void {
+    const row = this.vms.get(vm);
+    if (row !== undefined) this.#set({ ...row, hung });
+  }
+
+  async endHung(vm: VmId, at: Epoch): Promise<void> {
+    const row = this.vms.get(vm);
+    if (row?.hung !== true || row.epoch !== at) {
+      throw new HoldfastError('conflict', `${vm} does not hang here`);
+    }
+    this.ended.push(vm);
+    this.guestExits(vm);
+  }
+
   /** The guest stands for want of a lease, or goes on. */
   stands(vm: VmId, isPaused: boolean): void {
     const row = this.vms.get(vm);
@@ -167,7 +184,16 @@ export class FakeRunner implements VmRunner {
 
   #row(fake: FakeVm, at: Epoch): RunningVm {
     const { vm, name, memoryBytes } = fake;
-    return { vm, name, epoch: at, state: 'starting', ready: false, cpus: 1, memoryBytes };
+    return {
+      vm,
+      name,
+      epoch: at,
+      state: 'starting',
+      ready: false,
+      hung: false,
+      cpus: 1,
+      memoryBytes,
+    };
   }
 
   #set(row: RunningVm): void {

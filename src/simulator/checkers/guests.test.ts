@@ -18,7 +18,7 @@ class Stage {
   }
 
   guest(at: Epoch) {
-    const guest = { vm, name: 'web', epoch: at, hasRead: false };
+    const guest = { vm, name: 'web', epoch: at, hasRead: false, doesNothing: false };
     return { ...guest, state: 'running' as SeenGuest['state'] };
   }
 }
@@ -110,5 +110,20 @@ describe('stopped-before-next-lock', () => {
     stage.guests.lockCommitted(vm, epoch(2));
     expect(stage.said).toHaveLength(1);
     expect(stage.said[0]).toContain('still runs on h1 (epoch 1), and its lock has epoch 2');
+  });
+});
+
+describe('ends-only-hung', () => {
+  it('tells of one that is ended while it works', () => {
+    const stage = new Stage().locked(h1, epoch(1));
+    const guest = stage.guest(epoch(1));
+    stage.guests.changed(h1, guest);
+    stage.guests.takenForHung(vm, epoch(2));
+    guest.doesNothing = true;
+    stage.guests.takenForHung(vm, epoch(1));
+    expect(stage.said).toEqual([]);
+    guest.doesNothing = false;
+    stage.guests.takenForHung(vm, epoch(1));
+    expect(stage.said).toEqual(['ends-only-hung: web works on h1 (epoch 1), and is ended']);
   });
 });

@@ -14,6 +14,8 @@ export interface SeenGuest {
   readonly epoch: Epoch;
   readonly state: Guest['state'];
   readonly hasRead: boolean;
+  /** It hangs, or has given up. */
+  readonly doesNothing: boolean;
 }
 
 interface Instances {
@@ -59,6 +61,17 @@ export class Guests {
   aliveAt(vm: VmId, epoch: Epoch): HostId | null {
     for (const [guest, host] of this.#instances(vm).alive) if (guest.epoch === epoch) return host;
     return null;
+  }
+
+  /** Its host takes it for hung, and ends it. */
+  takenForHung(vm: VmId, epoch: Epoch): void {
+    for (const [guest, host] of this.#instances(vm).alive) {
+      if (guest.epoch !== epoch || guest.doesNothing) continue;
+      this.#report(
+        'ends-only-hung',
+        `${guest.name} works on ${host} (epoch ${epoch}), and is ended`,
+      );
+    }
   }
 
   /** A lock of the VM is committed: whoever ran under an older one must have been stopped by its

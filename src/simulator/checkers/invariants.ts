@@ -95,6 +95,8 @@ export class Invariants implements Observer {
       case 'lock.taken':
         if (point.byHa) this.#protection.takenByHa(point.vm, point.epoch);
         return;
+      case 'guest.hung':
+        return this.#guests.takenForHung(point.vm, point.epoch);
       case 'protection.set':
         return this.#protection.set(point.vm, point.protected, point.epoch);
       default:

@@ -8,6 +8,8 @@ export const invariantNames = [
   'started-with-lock',
   /** When a newer lock of its VM is committed, a guest of an older one stands still. */
   'stopped-before-next-lock',
+  /** A guest is ended for hanging only if it does nothing any more. */
+  'ends-only-hung',
   /** HA takes the lock only of what is protected at that very step. */
   'ha-starts-protected',
   /** No guest reads what its truth forbids. */

@@ -7,6 +7,7 @@
 // has no budget: what was flushed has to survive any number of power cuts. Networks, daemons and
 // guests never have one.
 
+import { haLimits } from '../../ha/limits.ts';
 import { type Ballot, compareBallots } from '../../model/ballot.ts';
 import type { ObjectId } from '../../model/ids.ts';
 import { hostsNeeded } from '../../model/policy.ts';
@@ -49,6 +50,8 @@ export class Budget implements Observer {
   /** Hosts that have lost what their main disks held, and further devices (as stores) that have, once or for
    * ever. */
   readonly #lost = new Set<string>();
+  /** How often the guest of each VM has hung. */
+  readonly #hangs = new Map<string, number>();
   #quietUntilMs = 0;
   #disturbedMs = 0;
 
@@ -112,9 +115,18 @@ export class Budget implements Observer {
       case 'repairDisk':
         // An empty disk in the place of a good one would be a loss as well.
         return this.#disk(step.host, step.device).isFailed ? step : null;
+      case 'hangGuest':
+        return this.#standsHang(step.vm) ? step : null;
       default:
         return step;
     }
+  }
+
+  /** One that hangs more often is left alone, for longer than a run lasts. */
+  #standsHang(vm: string): boolean {
+    const often = (this.#hangs.get(vm) ?? 0) + 1;
+    this.#hangs.set(vm, often);
+    return often <= haLimits.hungRestarts;
   }
 
   /** All is well and has been for a while, and all that the host holds others hold, too. */

@@ -95,6 +95,27 @@ export function drawFaults(random: SeededRandom, stage: Stage): Step[] {
   return steps.sort((a, b) => a.atMs - b.atMs);
 }
 
+/** Guests that hang until somebody ends them, in clusters that find it out within a story: by the usual timings one
+ * takes as long as half of it. */
+export function drawHangs(
+  random: SeededRandom,
+  vms: readonly ScenarioVm[],
+  durationMs: number,
+): { readonly steps: Step[]; readonly options: Readonly<Record<string, number>> } {
+  if (!random.chance(0.25)) return { steps: [], options: {} };
+  const steps = Array.from({ length: random.pick([1, 2, 4, 8]) }, (_, hang): Step => {
+    const own = random.stream(`hang ${hang}`);
+    return { atMs: 300 + own.below(durationMs - 300), kind: 'hangGuest', vm: own.pick(vms).name };
+  });
+  return {
+    steps,
+    options: {
+      guestSilentAfter: random.pick([1500, 3000, 10_000]),
+      guestHungAfter: random.pick([1200, 3000, 9000]),
+    },
+  };
+}
+
 /**
  * Rot comes early, where it comes: later there is hardly a time at which nothing else is broken. It comes
  * to the copy that is read, and soon afterwards somebody reads: the guest's successor.

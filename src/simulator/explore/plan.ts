@@ -18,7 +18,7 @@ import type { Workload } from '../world/guest.ts';
 import { SeededRandom } from '../world/random.ts';
 import type { Mercy } from './budget.ts';
 import { drawClasses, drawDeviceFaults, drawDevices } from './draw-devices.ts';
-import { drawErrors, drawFaults, drawRot } from './draw-faults.ts';
+import { drawErrors, drawFaults, drawHangs, drawRot } from './draw-faults.ts';
 import { drawPolicyChanges, possibleFailures } from './draw-policies.ts';
 import { drawStrikes, drawStrikesAt, type Strike } from './strikes.ts';
 
@@ -47,6 +47,8 @@ export function planOf(seed: number): Plan {
   const durationMs = 40_000 + random.stream('story').below(50_000);
   const names = { hosts: cluster.hosts, vms: vms.map((vm) => vm.name), durationMs };
   const stage = { ...names, networks: cluster.networks };
+  const hangs = drawHangs(random.stream('hangs'), vms, durationMs);
+  const options = { ...cluster.options, ...hangs.options };
   const rot = drawRot(random.stream('rot'), vmsOnObjects, durationMs);
   const policies = drawPolicyChanges(
     random.stream('policies'),
@@ -57,6 +59,7 @@ export function planOf(seed: number): Plan {
   const faults = [
     ...drawFaults(random.stream('faults'), stage),
     ...rot,
+    ...hangs.steps,
     ...policies,
     ...drawDeviceFaults(random.stream('device faults'), cluster.hosts, durationMs),
     ...drawErrors(random.stream('errors'), cluster.hosts, vmsOnObjects, durationMs),
@@ -68,10 +71,10 @@ export function planOf(seed: number): Plan {
       pending: null,
       durationMs,
       // What nobody reads would be found after a week.
-      cluster:
-        rot.length === 0
-          ? cluster
-          : { ...cluster, options: { ...cluster.options, scrubInterval: 5000 } },
+      cluster: {
+        ...cluster,
+        options: rot.length === 0 ? options : { ...options, scrubInterval: 5000 },
+      },
       strategies: productStrategies,
       vms,
       steps: faults.sort((a, b) => a.atMs - b.atMs),
@@ -199,6 +202,7 @@ function drawVms(random: SeededRandom, hosts: readonly ScenarioHost[]): Scenario
       readyWhen: null,
       affinity: null,
       isolationResponse: null,
+      whenHung: null,
       powered: own.chance(0.97),
     };
   });

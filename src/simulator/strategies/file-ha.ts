@@ -119,6 +119,7 @@ function withoutGuard(runner: VmRunner, read: () => States | null, noted: () => 
       if (byHa) assertProtected(vm);
       return runner.start(vm, { byHa: false });
     },
+    endHung: (vm, epoch) => runner.endHung(vm, epoch),
     running: () => runner.running(),
     capacity: () => runner.capacity(),
     onChange: (listener) => runner.onChange(listener),

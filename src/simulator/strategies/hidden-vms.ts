@@ -71,6 +71,7 @@ function hiddenVm(name: string, on: readonly string[]): ScenarioVm {
     readyWhen: null,
     affinity: null,
     isolationResponse: null,
+    whenHung: null,
     powered: false,
   };
 }

@@ -276,7 +276,13 @@ function preferred(
   { prefer }: Candidate,
   dataHosts: readonly HostId[],
 ): HostId[] {
-  const wishes = { prefer, affinity: undefined, crowd: new Map<HostId, number>(), dataHosts };
+  const wishes = {
+    prefer,
+    avoid: null,
+    affinity: undefined,
+    crowd: new Map<HostId, number>(),
+    dataHosts,
+  };
   return able
     .filter((target) => target !== own && choose([target, own], wishes) !== own.host)
     .map((target) => target.host);

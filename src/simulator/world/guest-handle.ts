@@ -1,7 +1,7 @@
 // A guest as one run of the daemon holds it. The guest outlives the daemon; what a daemon that is dead
 // by now still says to it on its way out is not heard.
 
-import type { Guest, GuestEvent, ServedDisk } from '../../ports/guests.ts';
+import type { DiskActivity, Guest, GuestEvent, ServedDisk } from '../../ports/guests.ts';
 import type { VirtualGuest } from './guest.ts';
 import type { Process } from './process.ts';
 
@@ -32,6 +32,14 @@ export class GuestHandle implements Guest {
 
   get disks() {
     return this.#guest.diskNames;
+  }
+
+  get wasHeard() {
+    return this.#guest.wasHeard;
+  }
+
+  async pathActivity(): Promise<DiskActivity | null> {
+    return this.#daemon.isAlive ? this.#guest.pathActivity : null;
   }
 
   extend(deadlineMs: number): void {

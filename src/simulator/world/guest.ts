@@ -4,7 +4,14 @@
 
 import { HoldfastError } from '../../model/errors.ts';
 import type { Epoch, VmId } from '../../model/ids.ts';
-import type { Guest, GuestDisk, GuestEvent, GuestLaunch, ServedDisk } from '../../ports/guests.ts';
+import type {
+  DiskActivity,
+  Guest,
+  GuestDisk,
+  GuestEvent,
+  GuestLaunch,
+  ServedDisk,
+} from '../../ports/guests.ts';
 import {
   blockBytes,
   type DiskTruth,
@@ -61,8 +68,12 @@ export class VirtualGuest {
   #isKilled = false;
   /** It keeps what it has been doing, but does no more of it. */
   isHung = false;
+  /** A disk of it failed, and it does not know how to go on. */
+  #hasGivenUp = false;
   /** It has completed its first read since it was started. */
   hasRead = false;
+  /** A daemon has heard it since then. */
+  wasHeard = false;
 
   constructor(surroundings: GuestSurroundings, launch: GuestLaunch) {
     this.vm = launch.vm;
@@ -87,6 +98,14 @@ export class VirtualGuest {
 
   get state(): Guest['state'] {
     return this.#state;
+  }
+
+  get doesNothing(): boolean {
+    return this.isHung || this.#hasGivenUp;
+  }
+
+  get pathActivity(): DiskActivity {
+    return this.#program.pathActivity;
   }
 
   extend(deadlineMs: number): void {
@@ -168,12 +187,19 @@ export class VirtualGuest {
 
   #boot(): Program {
     this.hasRead = false;
+    this.wasHeard = false;
     return new Program(this.#with, this.#process, this.#disks, this.epoch, {
       isHung: () => this.isHung,
       read: () => {
         this.hasRead = true;
       },
-      heartbeat: (line) => this.#tell({ type: 'heartbeat', line }),
+      heartbeat: (line) => {
+        this.wasHeard ||= this.#daemon !== null;
+        this.#tell({ type: 'heartbeat', line });
+      },
+      gaveUp: () => {
+        this.#hasGivenUp = true;
+      },
       misread: (problem) => this.#with.misread(this, problem),
       acknowledged: (stamp, isDurable) => this.#with.acknowledged(this, stamp, isDurable),
     });
@@ -219,6 +245,7 @@ interface ProgramEvents {
   isHung(): boolean;
   read(): void;
   heartbeat(line: string): void;
+  gaveUp(): void;
   misread(problem: string): void;
   acknowledged(stamp: Stamp, isDurable: boolean): void;
 }
@@ -232,6 +259,7 @@ class Program {
   /** Which disks of the VM they are: it may have been started without some. */
   readonly #numbers: number[];
   readonly #clients: DiskClient[];
+  readonly #paths: DiskActivity[] = [];
   /** Disks from here on were attached while it ran, and have not been read yet. */
   #known: number;
   readonly #boot: number;
@@ -268,9 +296,16 @@ class Program {
 
   #open(disk: GuestDisk): DiskClient {
     const { time, streams } = this.#with;
-    return 'path' in disk
-      ? this.#with.sharedDisk(disk.path).open(this.#epoch, this.#process)
-      : new NbdClient(time, streams, disk.socket, this.#process);
+    if (!('path' in disk)) return new NbdClient(time, streams, disk.socket, this.#process);
+    const client = this.#with.sharedDisk(disk.path).open(this.#epoch, this.#process);
+    this.#paths.push(client.activity);
+    return client;
+  }
+
+  get pathActivity(): DiskActivity {
+    const sum = (count: (one: DiskActivity) => number) =>
+      this.#paths.reduce((all, one) => all + count(one), 0);
+    return { requests: sum((one) => one.requests), inFlight: sum((one) => one.inFlight) };
   }
 
   end(): void {
@@ -302,7 +337,10 @@ class Program {
     this.#clients[disk]?.read(block * blockBytes, blockBytes, (data, error) => {
       if (this.#isOver) return;
       // As most file systems: a disk that fails is not touched any more.
-      if (error !== 0) return this.#events.heartbeat(`disk${number} error ${error}`);
+      if (error !== 0) {
+        this.#events.gaveUp();
+        return this.#events.heartbeat(`disk${number} error ${error}`);
+      }
       const problem = this.#with.truth.check(number, block, data);
       if (problem !== null) this.#events.misread(problem);
       this.#events.read();
@@ -336,7 +374,8 @@ class Program {
     const stamp = { vm: truth.vm, disk: number, block, serial, epoch: this.#epoch };
     const token = truth.write(number, block, serial);
     this.#clients[disk]?.write(block * blockBytes, stampBlock(stamp), fua, (error) => {
-      if (this.#isOver || error !== 0) return;
+      if (this.#isOver) return;
+      if (error !== 0) return this.#events.gaveUp();
       truth.acknowledged(token, fua, this.#boot);
       this.#events.acknowledged(stamp, fua);
       if (!fua) this.#unflushed[disk]?.push(token);
@@ -349,7 +388,8 @@ class Program {
     const tokens = this.#unflushed[disk] ?? [];
     this.#unflushed[disk] = [];
     this.#clients[disk]?.flush((error) => {
-      if (this.#isOver || error !== 0) return;
+      if (this.#isOver) return;
+      if (error !== 0) return this.#events.gaveUp();
       this.#with.truth.flushed(tokens, this.#boot);
       this.#lookBack(disk);
     });

@@ -3,6 +3,7 @@
 // that an older guest has stopped in time keeps its writes from the next one; whether it did is watched here.
 
 import type { Epoch } from '../../model/ids.ts';
+import type { DiskActivity } from '../../ports/guests.ts';
 import { blockBytes } from './disk-truth.ts';
 import type { SeededRandom } from './random.ts';
 import type { Receiver, VirtualTime } from './time.ts';
@@ -33,17 +34,29 @@ export class SharedDisk {
   }
 
   /** As the guest of one epoch has it; answers wait while it stands still. */
-  open(epoch: Epoch, guest: Receiver): DiskClient {
+  open(epoch: Epoch, guest: Receiver): DiskClient & { readonly activity: DiskActivity } {
+    const activity = { requests: 0, inFlight: 0 };
+    const send = (arrived: () => void) => {
+      activity.requests += 1;
+      activity.inFlight += 1;
+      this.#send(arrived);
+    };
+    const answer = (answered: () => void) =>
+      this.#answer(guest, () => {
+        activity.inFlight -= 1;
+        answered();
+      });
     return {
+      activity,
       read: (offset, length, done) =>
-        this.#send(() => {
+        send(() => {
           this.#heard(epoch);
           const data = this.#read(offset, length);
-          this.#answer(guest, () => done(data, 0));
+          answer(() => done(data, 0));
         }),
       write: (offset, data, _fua, done) => {
         const sent = data.slice(); // the sender may use its memory again
-        this.#send(() => {
+        send(() => {
           if (this.#epoch !== null && epoch < this.#epoch) {
             this.#onStaleWrite(
               `a write of epoch ${epoch} came after the guest of epoch ${this.#epoch}`,
@@ -51,10 +64,10 @@ export class SharedDisk {
           }
           this.#heard(epoch);
           this.#write(offset, sent);
-          this.#answer(guest, () => done(0));
+          answer(() => done(0));
         });
       },
-      flush: (done) => this.#send(() => this.#answer(guest, () => done(0))),
+      flush: (done) => send(() => answer(() => done(0))),
       close: () => {},
     };
   }

@@ -37,7 +37,7 @@ export interface ConnectionOptions {
   readonly log: Log;
   readonly onClosed: () => void;
   /** Of all clients of the disk together. */
-  readonly shared: { inFlightBytes: number };
+  readonly shared: { inFlightBytes: number; requests: number };
   /** It takes its answers slower than they come. */
   readonly onUnsent: () => void;
 }
@@ -48,7 +48,7 @@ export class Connection {
   readonly #log: Log;
   readonly #onClosed: () => void;
   readonly #onUnsent: () => void;
-  readonly #shared: { inFlightBytes: number };
+  readonly #shared: { inFlightBytes: number; requests: number };
   readonly #protocol: NbdProtocol;
   readonly #replies = new Replies();
   #inFlightRequests = 0;
@@ -80,6 +80,11 @@ export class Connection {
   /** What this host holds of answers that the client does not take. */
   get unsentBytes(): number {
     return this.#unsentBytes;
+  }
+
+  /** Requests that are not answered yet. */
+  get inFlight(): number {
+    return this.#inFlightRequests;
   }
 
   start(): void {
@@ -171,6 +176,7 @@ export class Connection {
       return this.#replies.done(request, structured);
     }
     this.#inFlightRequests += 1;
+    this.#shared.requests += 1;
     this.#hold(heldBytes(request));
     const finish = (error: HoldfastError | null) => this.#finish(request, error, null);
     const { offset, length, fua } = request;

@@ -34,6 +34,10 @@ export interface NbdServer {
   readonly path: string;
   /** Clients connected now. */
   readonly connections: number;
+  /** Asked for since it began to serve; each connection counts as one as well. */
+  readonly requests: number;
+  /** Not answered yet. */
+  readonly inFlight: number;
   /**
    * Hangs up on all clients and stops listening. From the call on nothing reaches the device any
    * more; what is already under way there completes, and its results are dropped. Unanswered
@@ -52,7 +56,7 @@ export async function serveNbd(options: NbdServerOptions): Promise<NbdServer> {
     canUnmap: device.canUnmap,
   };
   const connections = new Set<Connection>();
-  const shared = { inFlightBytes: 0 };
+  const shared = { inFlightBytes: 0, requests: 0 };
   let closing: Promise<void> | null = null;
   let full = false;
 
@@ -80,6 +84,7 @@ export async function serveNbd(options: NbdServerOptions): Promise<NbdServer> {
       full = true;
       if (!makeRoom()) return stream.destroy();
     }
+    shared.requests += 1;
     const connection = new Connection({
       stream,
       device,
@@ -101,6 +106,12 @@ export async function serveNbd(options: NbdServerOptions): Promise<NbdServer> {
     path,
     get connections() {
       return connections.size;
+    },
+    get requests() {
+      return shared.requests;
+    },
+    get inFlight() {
+      return [...connections].reduce((sum, one) => sum + one.inFlight, 0);
     },
     close() {
       closing ??= (async () => {
