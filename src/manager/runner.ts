@@ -418,9 +418,11 @@ export function createRunner(options: {
         return;
       case 'reset':
         log.info(`guest of ${entry.name} was reset`, { vm: entry.vm });
-        entry.heartbeat.reset();
-        entry.hang.end();
-        changed();
+        expectNothing(entry);
+        return;
+      case 'mute':
+        emit('vm.silent', `What reports in the guest of VM ${entry.name} has ended`, entry);
+        expectNothing(entry);
         return;
       case 'panicked':
         emit('vm.panicked', `The guest of VM ${entry.name} has panicked`, entry);
@@ -442,6 +444,13 @@ export function createRunner(options: {
           crashed(entry);
         }
     }
+  }
+
+  /** Until it is heard again its silence says nothing. */
+  function expectNothing(entry: Entry): void {
+    entry.heartbeat.reset();
+    entry.hang.end();
+    changed();
   }
 
   /** HA will start it again, here or elsewhere: it is protected and does not run. */

@@ -35,7 +35,9 @@ export type GuestEvent =
   | { readonly type: 'panicked' }
   /** The guest has reset itself. */
   | { readonly type: 'reset' }
-  /** A line on the heartbeat port. */
+  /** What has reported in it has ended, or been ended, in good order: that it is silent from now on says nothing. */
+  | { readonly type: 'mute' }
+  /** A line on the heartbeat port, or an answer of the guest agent. */
   | { readonly type: 'heartbeat'; readonly line: string }
   /** The guard paused it because the deadline passed. */
   | { readonly type: 'paused' }
@@ -57,7 +59,7 @@ export interface Guest {
   /** Names of the disks that it has or may have, also for a daemon that has only found it: what was being
    * attached when the last one died counts. Null where that is not known. */
   readonly disks: readonly string[] | null;
-  /** It has been heard since its start, or since it reset itself, by this daemon or an earlier one. */
+  /** It has been heard since its start, or since it reset itself or became mute, by this daemon or an earlier one. */
   readonly wasHeard: boolean;
   /** Of its disks at paths, which nobody else sees it use; null where that can not be told now. What is under
    * way there may not be counted before it is done. */

@@ -36,6 +36,10 @@ const heartbeatPort = 'org.holdfast.heartbeat';
 /** Where the QEMU guest agent looks. */
 const agentPort = 'org.qemu.guest_agent.0';
 
+/** Both are called as their character devices are; QEMU tells of a port that has an id who opens and closes it. */
+export const reportPorts = ['heartbeat', 'agent'] as const;
+export const portId = (port: (typeof reportPorts)[number]): string => `port-${port}`;
+
 const reconnectDelaySeconds = 365 * 24 * 60 * 60;
 const mebibyte = 1024 * 1024;
 
@@ -157,8 +161,12 @@ export function commandLine(
     ...['-chardev', `file,id=serial,path=${escaped(files.serialLog)},append=on`],
     ...['-serial', 'chardev:serial'],
     ...['-device', 'virtio-serial-pci', '-chardev', heartbeat],
-    ...['-device', `virtserialport,chardev=heartbeat,name=${heartbeatPort}`],
-    ...['-chardev', agent, '-device', `virtserialport,chardev=agent,name=${agentPort}`],
+    ...[
+      '-device',
+      `virtserialport,id=${portId('heartbeat')},chardev=heartbeat,name=${heartbeatPort}`,
+    ],
+    ...['-chardev', agent],
+    ...['-device', `virtserialport,id=${portId('agent')},chardev=agent,name=${agentPort}`],
     ...['-device', 'virtio-rng-pci'],
     ...['-device', 'pvpanic-pci', '-action', 'panic=pause'],
     ...launch.disks.flatMap((disk, index) => diskArguments(disk, index, image === null, kinds)),

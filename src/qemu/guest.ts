@@ -7,7 +7,7 @@
 
 import { HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, VmId } from '../model/ids.ts';
-import type { Clock } from '../ports/clock.ts';
+import type { Clock, Timer } from '../ports/clock.ts';
 import type { DiskActivity, Guest, GuestEvent, ServedDisk } from '../ports/guests.ts';
 import type { Log } from '../ports/log.ts';
 import { blockActivity } from './block-activity.ts';
@@ -19,6 +19,7 @@ import { nobodyListens } from './line-socket.ts';
 import { plugIn } from './plug-in.ts';
 import { endProcessesOf } from './processes.ts';
 import { QmpClient, type QmpObject, textOf } from './qmp.ts';
+import { ReportPorts } from './report-ports.ts';
 import {
   guestFailed,
   type LaunchRecord,
@@ -41,6 +42,8 @@ export interface GuestContext {
 /** A guard answers in microseconds; one that does not within this time is stopped or starved. */
 const guardTimeoutMs = 10_000;
 const retryMs = 250;
+/** QEMU tells of the same port once a second. */
+const portNewsMs = 2000;
 /** How long QMP's last words may take to arrive after the guard has said that QEMU is gone. */
 const lastWordsMs = 1000;
 /** How long QEMU may take to be gone after it has said that it ends. Its version 7.2 never is, where a
@@ -60,6 +63,8 @@ export class QemuGuest implements Guest {
   readonly #heartbeat: HeartbeatReader;
   /** Null: there is no port for one. */
   readonly #agent: GuestAgent | null;
+  readonly #ports = new ReportPorts();
+  #look: Timer | null = null;
   #state: Guest['state'] = 'running';
   #guard: GuardClient | null = null;
   #qmp: QmpClient | null = null;
@@ -217,6 +222,8 @@ export class QemuGuest implements Guest {
   #onHeard(line: string): void {
     this.#rememberHeard(true);
     this.#emit({ type: 'heartbeat', line });
+    // Its last words, or its first ones: QEMU says within a second that a port was opened.
+    if (this.#qmp !== null && this.#ports.isMute) this.#lookLater();
   }
 
   #rememberHeard(heard: boolean): void {
@@ -251,6 +258,7 @@ export class QemuGuest implements Guest {
     this.#qmp?.close();
     this.#heartbeat.stop();
     this.#agent?.stop();
+    this.#look?.cancel();
   }
 
   async #kill(): Promise<void> {
@@ -410,6 +418,9 @@ export class QemuGuest implements Guest {
     const status = (await qmp.execute('query-status')) as QmpObject;
     if (status['status'] === 'guest-panicked') this.#onQmpEvent('GUEST_PANICKED', {});
     if (status['status'] === 'io-error') this.#onQmpEvent('BLOCK_IO_ERROR', {});
+    if (!this.#context.hasAgentPort) return;
+    await this.#ports.look(qmp);
+    this.#lookIfMute();
   }
 
   #onQmpEvent(name: string, data: QmpObject): void {
@@ -420,6 +431,9 @@ export class QemuGuest implements Guest {
       this.#panicked = false;
       this.#rememberHeard(false);
       this.#emit({ type: 'reset' });
+    } else if (name === 'VSERPORT_CHANGE') {
+      this.#ports.changed(data);
+      this.#lookIfMute();
     } else if (name === 'RESUME') {
       this.#stoppedByError = false;
     } else if (name === 'GUEST_PANICKED' && !this.#panicked) {
@@ -434,6 +448,19 @@ export class QemuGuest implements Guest {
         detail: textOf(data['reason'], 'an I/O error'),
       });
     }
+  }
+
+  #lookLater(): void {
+    this.#look ??= this.#clock.after(portNewsMs, () => {
+      this.#look = null;
+      this.#lookIfMute();
+    });
+  }
+
+  #lookIfMute(): void {
+    if (!this.#context.hasAgentPort || !this.#ports.isMute || !this.wasHeard) return;
+    this.#rememberHeard(false);
+    this.#emit({ type: 'mute' });
   }
 
   /** The guest is down and its disks are flushed by then; the guard tells the end as ever. */

@@ -59,7 +59,7 @@ export interface LaunchRecord {
   readonly memoryBytes: number;
   /** Those that were attached since included, and one that may be being attached. */
   readonly disks: readonly string[];
-  /** It has been heard since its start, or since it reset itself; absent: it has not. */
+  /** It has been heard since its start, or since it reset itself or became mute; absent: it has not. */
   readonly heard?: boolean;
   /** Where in guest.log this start begins. */
   readonly logOffset: number;

@@ -80,11 +80,11 @@ test('a guest with a boot image', () => {
     -chardev
     socket,id=heartbeat,path=/run/holdfast/guests/0123456789abcdef0123456789abcdef/heartbeat.sock,server=on,wait=off
     -device
-    virtserialport,chardev=heartbeat,name=org.holdfast.heartbeat
+    virtserialport,id=port-heartbeat,chardev=heartbeat,name=org.holdfast.heartbeat
     -chardev
     socket,id=agent,path=/run/holdfast/guests/0123456789abcdef0123456789abcdef/agent.sock,server=on,wait=off
     -device
-    virtserialport,chardev=agent,name=org.qemu.guest_agent.0
+    virtserialport,id=port-agent,chardev=agent,name=org.qemu.guest_agent.0
     -device
     virtio-rng-pci
     -device
