@@ -393,6 +393,43 @@ describe('a device that fails', () => {
     bench.verify();
   });
 
+  it.each([
+    ['full', 'disk-full'],
+    ['failed', 'disk-error'],
+  ] as const)(
+    '%s while the store is made or opened: told as that, whatever met it',
+    async (kind, code) => {
+      const bench = new Bench();
+      /** Lets each operation of a start fail in turn, until one start needs no more of them. */
+      async function startWithFaults(): Promise<number> {
+        for (let last = 1; ; last += 1) {
+          let count = 0;
+          bench.disk.fault = () => {
+            count += 1;
+            return count === last ? new DiskError(kind, 'it does not work') : null;
+          };
+          const error = await bench.clock.wait(
+            bench.open().then(
+              () => null,
+              (why: unknown) => why,
+            ),
+          );
+          bench.disk.fault = () => null;
+          if (count < last) return last;
+          if (error !== null) expect(error).toMatchObject({ code });
+          bench.disk.cutPower();
+        }
+      }
+      expect(await startWithFaults()).toBeGreaterThan(10);
+      await bench.start();
+      await bench.putAll(2);
+      bench.disk.cutPower();
+      expect(await startWithFaults()).toBeGreaterThan(10);
+      await bench.start();
+      bench.verify();
+    },
+  );
+
   it('full during a checkpoint: the old journal goes on, and the checkpoint is made later', async () => {
     const bench = new Bench({ checkpointBytes: 2048, checkpointFactor: 1 });
     await bench.start();

@@ -10,7 +10,7 @@
 
 import { HoldfastError } from '../../model/errors.ts';
 import type { Clock } from '../../ports/clock.ts';
-import type { DiskError, DiskFile } from '../../ports/disk.ts';
+import { DiskError, type DiskFile } from '../../ports/disk.ts';
 import { syncFile } from '../../ports/disk-calls.ts';
 import { encodeBatch } from './batch.ts';
 import { writeCheckpoint } from './checkpoint.ts';
@@ -72,10 +72,21 @@ interface Batch {
   readonly bytes: readonly Uint8Array[];
 }
 
+export type JournalOptions = StoreLocation & {
+  readonly clock: Clock;
+  readonly bounds?: Partial<JournalBounds>;
+};
+
 /** Rejects with `store-damaged`, `bad-request` (the store of another host), `disk-full`, `disk-error`. */
-export async function openJournal(
-  options: StoreLocation & { readonly clock: Clock; readonly bounds?: Partial<JournalBounds> },
-): Promise<Journal> {
+export async function openJournal(options: JournalOptions): Promise<Journal> {
+  try {
+    return await openOrMake(options);
+  } catch (error) {
+    throw error instanceof DiskError ? fromDisk(error, 'opening the store') : error;
+  }
+}
+
+async function openOrMake(options: JournalOptions): Promise<Journal> {
   const { disk, folder, log } = options;
   const superblock = await openSuperblock(options);
   const { journalGeneration, journalSequence } = superblock.state;
