@@ -32,14 +32,6 @@ test('the death of its host is not its guest’s doing, nor does it begin the co
   expect(log.missing(v, 'guest', 13_000)).toBe(2 * quickPauseMinMs);
 });
 
-test('the last sign of a guest counts, found out ever so late', () => {
-  const log = new AttemptLog();
-  endings(log, 2);
-  log.started(v, 10_000);
-  expect(log.toSave(10_000 + settledMs + sweepMs)).toHaveLength(1); // the two endings
-  expect(log.missing(v, 'guest', 10_000 + settledMs - 1)).toBe(quickPauseMinMs);
-});
-
 test('who has run for a minute begins anew', () => {
   const log = new AttemptLog();
   endings(log, 3);
