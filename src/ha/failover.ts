@@ -19,6 +19,7 @@ import { type Candidate, compareEntries, Entry, failureText } from './failover-e
 import type { Action, LockAnswer, NoteType, StartResult, World } from './failover-world.ts';
 import { haLimits } from './limits.ts';
 import { unknownOutcomes } from './messages.ts';
+import { Pace } from './pace.ts';
 import { isBusy, isWorthTrying, type Room, roomsOf, take } from './rooms.ts';
 import { lockText, nextLookMs, reasonToLeave } from './wait-list.ts';
 
@@ -34,6 +35,7 @@ export class Failover {
   /** VMs that a start found unprotected, and until when they are left alone. */
   readonly #dismissed = new Map<VmId, number>();
   readonly #attempts = new AttemptLog();
+  readonly #pace = new Pace();
   #actions: Action[] = [];
   #order: Entry[] | null = null;
   #storageNotice = false;
@@ -130,6 +132,8 @@ export class Failover {
     const entry = this.#entries.get(vm);
     if (entry?.stage !== 'starting') return;
     const host = entry.target ?? 'its host';
+    if (entry.target !== null)
+      this.#pace.answered(entry.target, entry.sinceMs, nowMs, result.ok ? null : result.code);
     if (result.ok) this.#started(entry, nowMs);
     if (!entry.wanted && !result.ok && entry.listedBy === entry.target && entry.target !== null) {
       // Its target listed it because it was starting it: that is over, and no sign that it runs.
@@ -452,7 +456,7 @@ export class Failover {
   }
 
   #rooms(): Room[] {
-    return roomsOf(this.#world.targets(), this.#entries.values());
+    return roomsOf(this.#world.targets(), this.#entries.values(), this.#pace);
   }
 
   // ---- the end ------------------------------------------------------------------------------------

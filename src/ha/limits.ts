@@ -7,8 +7,12 @@ export const haLimits = {
   /** Between two sendings of the list of VMs while it keeps changing. */
   listPauseMs: 100,
 
-  /** Starts ordered and not yet answered, per target: a dead host's VMs must not storm another. */
-  startsInFlightPerHost: 4,
+  /** Starts ordered and not yet answered, per target, and how many they may become as long as they are quick. */
+  startsAtFirst: 4,
+  startsAtLeast: 2,
+  startsAtMost: 16,
+  /** From the order to the answer: lock, disks and process. */
+  slowStartMs: 3000,
   /** VMs whose voters are being asked about the lock at once. */
   lockQuestionsInFlight: 64,
   /** Of `ha.start`; longer than a change of a record and the start of a process together. */

@@ -1,17 +1,24 @@
 // The room of the targets as the failover machine counts it: less what it has ordered and nobody has
-// reported yet, and with the number of starts that each target is working on.
+// reported yet, and with the starts that each target is working on and those that it may.
 
 import type { Entry } from './failover-entry.ts';
-import { haLimits } from './limits.ts';
+import type { Pace } from './pace.ts';
 import { choose, fits, type Target, type Wishes } from './placement.ts';
 
 export interface Room extends Target {
   freeMemoryBytes: number;
   startsInFlight: number;
+  readonly startsAtOnce: number;
 }
 
-export function roomsOf(targets: readonly Target[], entries: Iterable<Entry>): Room[] {
-  const rooms = targets.map((target) => ({ ...target, startsInFlight: 0 }));
+export function roomsOf(
+  targets: readonly Target[],
+  entries: Iterable<Entry>,
+  pace: Pick<Pace, 'startsAtOnce'>,
+): Room[] {
+  const rooms = targets.map((target) => {
+    return { ...target, startsInFlight: 0, startsAtOnce: pace.startsAtOnce(target.host) };
+  });
   for (const entry of entries) {
     if (entry.stage !== 'starting' && entry.stage !== 'unsettled') continue;
     const room = rooms.find((it) => it.host === entry.target);
@@ -29,7 +36,7 @@ export function isWorthTrying(entry: Entry, room: Room): boolean {
 }
 
 export function isBusy(room: Room): boolean {
-  return room.startsInFlight >= haLimits.startsInFlightPerHost;
+  return room.startsInFlight >= room.startsAtOnce;
 }
 
 /** Takes the room for the VM on the best of the hosts that are able; null if all are busy. */

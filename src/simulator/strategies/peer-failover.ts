@@ -146,7 +146,7 @@ export class PeerFailover {
       const text = `it is the turn of ${before.join(', ')}`;
       return this.#later(one, 'lock', text, turnAtMs - clock.now(), false);
     }
-    if (this.#startsInFlight >= haLimits.startsInFlightPerHost) {
+    if (this.#startsInFlight >= haLimits.startsAtFirst) {
       const text = `${self} is starting other VMs`;
       return this.#later(one, 'retry', text, haLimits.listPauseMs, false);
     }
