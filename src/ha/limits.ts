@@ -4,6 +4,9 @@
 export const haLimits = {
   /** How long an agent without master listens before it stands; gives late suspecters their time. */
   electionWaitMs: 1000,
+  /** Between two comparisons of what shall run with what does: each list that comes asks for one, and of hundreds of
+   * missing VMs it takes milliseconds. */
+  comparePauseMs: 50,
   /** Between two sendings of the list of VMs while it keeps changing. */
   listPauseMs: 100,
 

@@ -72,6 +72,9 @@ export class Master {
   #getDue: Set<VmId> | null = null;
   #isComparisonDue = true;
   #comparedVersion = -1;
+  /** Not to be compared again before; and when it is to be, if that kept it from it. */
+  #compareAtMs = 0;
+  #compareDueMs = Number.POSITIVE_INFINITY;
   #closed = false;
 
   constructor(options: MasterOptions) {
@@ -161,7 +164,7 @@ export class Master {
     const isGathering = this.#options.clock.now() < gatheredAtMs;
     const gather = isGathering ? gatheredAtMs : Number.POSITIVE_INFINITY;
     const parts = [this.protector, this.sight, this.#failover, this.#hung];
-    return Math.min(gather, ...parts.map((part) => part.nextWakeMs()));
+    return Math.min(gather, this.#compareDueMs, ...parts.map((part) => part.nextWakeMs()));
   }
 
   waiting(): Waiting[] {
@@ -199,6 +202,9 @@ export class Master {
     const isUnchanged = due?.size === 0 && !this.#isComparisonDue;
     const isIdle = this.#failover.isIdle && !membership.hasPaused;
     if (isUnchanged && isIdle && this.#comparedVersion === membership.version) return;
+    this.#compareDueMs = nowMs < this.#compareAtMs ? this.#compareAtMs : Number.POSITIVE_INFINITY;
+    if (nowMs < this.#compareAtMs) return;
+    this.#compareAtMs = nowMs + haLimits.comparePauseMs;
     if (due === null || due.size > 0) {
       const values = this.#monitor.get(due === null ? null : [...due]);
       this.#options.probe.reached({ at: 'ha.metadataGet', values });
