@@ -3,7 +3,8 @@
 // message takes the same way without leaving the host, so that no room needs a special case.
 //
 // Delivery is at most once. A request whose session breaks fails at once with `unreachable`; whether
-// the other host carried it out is then unknown.
+// the other host carried it out is then unknown. An answer goes over the session that brought the request, or
+// nowhere: behind a later one may be a new daemon, whose requests bear the same numbers.
 
 import { asHoldfastError, type ErrorCode, errorCatalogue, HoldfastError } from '../model/errors.ts';
 import type { HostId } from '../model/ids.ts';
@@ -76,6 +77,9 @@ export function createPeer(options: {
   const handlers = new Map<string, Handler>();
   const listeners: ((host: HostId, up: boolean, end: SessionEnd | null) => void)[] = [];
   const sessions = new Set<HostId>();
+  /** How many sessions there have been with each host. */
+  const sessionCounts = new Map<HostId, number>();
+  const sessionOf = (host: HostId): number => sessionCounts.get(host) ?? 0;
   const pending = new Pending<Asked>();
   const deadlines = new Deadlines<Asked>(clock, ({ requestId, to, type, timeoutMs }) => {
     const text = `${to} did not answer "${type}" within ${timeoutMs} ms`;
@@ -130,10 +134,12 @@ export function createPeer(options: {
   }
 
   function replyTo(to: HostId, request: Frame): Reply {
+    const session = sessionOf(to);
     let answered = false;
     const answer = (kind: 'reply' | 'failure', body: JsonValue, payload: Uint8Array) => {
       if (answered) return;
       answered = true;
+      if (sessionOf(to) !== session) return; // who asked has been told that nobody answers
       transmit(to, { kind, requestId: request.requestId, type: request.type, body, payload });
     };
     return {
@@ -195,6 +201,7 @@ export function createPeer(options: {
       transport.start({
         up(host) {
           sessions.add(host);
+          sessionCounts.set(host, sessionOf(host) + 1);
           for (const listener of listeners) listener(host, true, null);
         },
         down(host, end) {

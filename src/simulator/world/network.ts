@@ -97,10 +97,12 @@ export class VirtualNetwork {
         this.#connectAll(endpoint);
       },
       send: (to, chunks) => {
+        const session = endpoint.sessions.get(to);
+        if (session === undefined || !isTold(session, endpoint)) return false;
         let isSent = true;
-        // Who is frozen in the middle of a line sends what follows when it goes on.
+        // Who is frozen in the middle of a line sends what follows when it goes on, on the same session.
         receiver.receive(() => {
-          isSent = this.#endpoints.get(host) === endpoint && this.#send(endpoint, to, chunks);
+          isSent = !session.isBroken && this.#send(session, endpoint, to, chunks);
         });
         return isSent;
       },
@@ -213,9 +215,7 @@ export class VirtualNetwork {
     this.#connectSoon(a.host, b.host);
   }
 
-  #send(from: Endpoint, to: HostId, chunks: readonly Uint8Array[]): boolean {
-    const session = from.sessions.get(to);
-    if (session === undefined) return false;
+  #send(session: Session, from: Endpoint, to: HostId, chunks: readonly Uint8Array[]): boolean {
     const frame = chunks.length === 1 ? (chunks[0] as Uint8Array) : concatenate(chunks);
     const delayMs = this.#delayMs();
     if (delayMs > this.manners.giveUpMs) this.#breakSession(session);
@@ -270,6 +270,11 @@ export class VirtualNetwork {
       for (const frame of frames) this.#deliver(session, from, to, frame, 0);
     });
   }
+}
+
+/** The process knows of the session. */
+function isTold(session: Session, endpoint: Endpoint): boolean {
+  return endpoint === session.a ? session.toldA : session.toldB;
 }
 
 function concatenate(chunks: readonly Uint8Array[]): Uint8Array {
