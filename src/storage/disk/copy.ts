@@ -196,15 +196,11 @@ export class Copy {
     }
   }
 
-  /** The disk keeps the copy in spite of its trouble: try on until it is back. */
+  /** The disk keeps the copy in spite of its trouble: try on until it is back, or the disk, which is told of each
+   * failure, can do without it. */
   persist(): void {
     this.persisting = true;
     this.retakeAfter(persistPauseMs);
-  }
-
-  /** There are others now that could do without it. */
-  reconsider(): void {
-    this.persisting = false;
   }
 
   /** The record does not count the copy any more: nothing waits for it. */
@@ -324,7 +320,7 @@ export class Copy {
         this.options.onReady(this, isUnsettled ? regions : []);
       } else if (error.code === 'fenced') {
         this.options.onTrouble(this, 'fenced', error);
-      } else if (mayPass(error)) {
+      } else if (mayPass(error) && !this.persisting) {
         this.retakeAfter(retakePauseMs);
       } else {
         this.options.onTrouble(this, 'silent', error);

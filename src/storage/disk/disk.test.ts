@@ -84,6 +84,24 @@ describe('a disk', () => {
     expect(said('writes lost')).toBe(false);
   });
 
+  it('does without one of its copies that were all away when another is back', async () => {
+    await wait(write(1));
+    for (const host of [one, two]) {
+      world.crash(one, false);
+      world.crash(two, false);
+      let acknowledged = false;
+      void write(2).then(() => {
+        acknowledged = true;
+      });
+      await world.clock.run(10_000); // each is kept, because there is no other
+      world.startHost(host);
+      await world.clock.until(() => acknowledged, 20_000);
+      expect(inSync()).toHaveLength(1);
+      world.startHost(host === one ? two : one);
+      await world.clock.until(() => inSync().length === 2, 20_000);
+    }
+  });
+
   it('removes nobody because daemons restarted', async () => {
     await wait(write(1));
     for (const host of [one, two]) {

@@ -115,9 +115,7 @@ export class Restriping {
       state.syncs.clear();
       state.reconciling.clear();
       for (const copy of state.copies) {
-        if (!record.inSync.includes(copy.component.id)) continue;
-        copy.state = 'inSync';
-        copy.reconsider();
+        if (record.inSync.includes(copy.component.id)) copy.state = 'inSync';
       }
     });
     const stripes = next.tree.mirrors.length;
