@@ -118,9 +118,7 @@ export class AttemptLog {
     for (const [vm, row] of this.#rows) {
       if (row.fineSinceMs === null || nowMs - row.fineSinceMs < haLimits.forgetMs) continue;
       this.#count(vm, row, noAttempts);
-      // That its guest has ended, and soon, may be found out when it does not count any more.
-      const isOld = nowMs - row.fineSinceMs >= haLimits.forgottenMs;
-      if (isOld && !this.#unsaved.has(vm)) this.#rows.delete(vm);
+      if (!this.#unsaved.has(vm)) this.#rows.delete(vm);
     }
     this.#sweepAtMs = this.#rows.size === 0 ? Number.POSITIVE_INFINITY : nowMs + haLimits.sweepMs;
   }

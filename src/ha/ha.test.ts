@@ -48,7 +48,7 @@ test('a new master goes on counting how often a guest has ended', async () => {
   expect(it.host('h2').ha.waiting()).toMatchObject([{ vm, reason: 'retry' }]);
   await it.run(25_000);
   expect(it.runsOn(vm)).toHaveLength(1);
-  await it.run(135_000); // nothing is wrong with it any more
+  await it.run(315_000); // nothing is wrong with it any more
   expect(it.vm(vm).attempts).toBeNull();
   expect(it.errors()).toEqual([]);
 });
@@ -80,6 +80,19 @@ describe('why a VM might be restarted stands in the VM', () => {
     expect(proof?.evidence[0]).toBe('its guest ended by itself on h2');
   });
 
+  test('its guest hung', async () => {
+    for (const host of ['h1', 'h2']) {
+      const it = await cluster();
+      const [vm] = (await runningVms(it, 1, host)) as [VmId];
+      it.host(host).runner.hangs(vm, true);
+      await it.run(3000);
+      expect(it.vm(vm).proof).toMatchObject({ finding: 'guestHung', host });
+      expect(it.vm(vm).proof?.evidence[0]).toBe(`its guest hung on ${host}, and was ended`);
+      const told = it.host('h1').events.find(({ type }) => type === 'failover.detected');
+      expect(told?.text).toBe(`The guest of ${host}-v0 hung on ${host}, and was ended.`);
+    }
+  });
+
   test('its daemon ended', async () => {
     const proof = await proofAfter((it) => it.host('h2').kill());
     expect(proof).toMatchObject({ finding: 'daemonEnded', host: 'h2', term: 1 });
@@ -103,6 +116,49 @@ describe('why a VM might be restarted stands in the VM', () => {
       it.leaseEnds(hostId('h2'));
     });
     expect(proof).toMatchObject({ finding: 'partitioned', host: 'h2' });
+  });
+});
+
+describe('a host that is heard again', () => {
+  const toldAfter = async (harm: (it: HaCluster) => Promise<void>) => {
+    const it = await cluster();
+    const { events } = it.host('h1');
+    events.length = 0;
+    await harm(it);
+    await it.run(3000);
+    return events.filter(({ type }) => type === 'host.up').map(({ text }) => text);
+  };
+
+  test('was dead, if another daemon speaks', async () => {
+    const told = await toldAfter(async (it) => {
+      it.host('h2').kill();
+      await it.run(5000);
+      it.boot('h2');
+    });
+    expect(told).toEqual(['h2 is heard on the HA network again; its daemon was started anew.']);
+  });
+
+  test('was cut off, or stood still, if the same one speaks', async () => {
+    const told = await toldAfter(async (it) => {
+      it.network.partition([hostId('h1'), hostId('h3')], [hostId('h2')]);
+      await it.run(5000);
+      it.network.healAll();
+    });
+    const text = 'its daemon ran all the time: it was cut off, or it stood still';
+    expect(told).toEqual([`h2 is heard on the HA network again; ${text}.`]);
+  });
+
+  test('and was never heard: nothing is known of its past', async () => {
+    const it = await cluster();
+    it.host('h1').kill();
+    await it.run(5000);
+    it.boot('h1');
+    await it.run(3000);
+    const up = it.host('h1').events.filter(({ type }) => type === 'host.up');
+    expect(up.map(({ text }) => text).sort()).toEqual([
+      'h2 is heard on the HA network.',
+      'h3 is heard on the HA network.',
+    ]);
   });
 });
 
