@@ -106,6 +106,49 @@ describe('why a VM might be restarted stands in the VM', () => {
   });
 });
 
+describe('a host that is heard again', () => {
+  const toldAfter = async (harm: (it: HaCluster) => Promise<void>) => {
+    const it = await cluster();
+    const { events } = it.host('h1');
+    events.length = 0;
+    await harm(it);
+    await it.run(3000);
+    return events.filter(({ type }) => type === 'host.up').map(({ text }) => text);
+  };
+
+  test('was dead, if another daemon speaks', async () => {
+    const told = await toldAfter(async (it) => {
+      it.host('h2').kill();
+      await it.run(5000);
+      it.boot('h2');
+    });
+    expect(told).toEqual(['h2 is heard on the HA network again; its daemon was started anew.']);
+  });
+
+  test('was cut off, or stood still, if the same one speaks', async () => {
+    const told = await toldAfter(async (it) => {
+      it.network.partition([hostId('h1'), hostId('h3')], [hostId('h2')]);
+      await it.run(5000);
+      it.network.healAll();
+    });
+    const text = 'its daemon ran all the time: it was cut off, or it stood still';
+    expect(told).toEqual([`h2 is heard on the HA network again; ${text}.`]);
+  });
+
+  test('and was never heard: nothing is known of its past', async () => {
+    const it = await cluster();
+    it.host('h1').kill();
+    await it.run(5000);
+    it.boot('h1');
+    await it.run(3000);
+    const up = it.host('h1').events.filter(({ type }) => type === 'host.up');
+    expect(up.map(({ text }) => text).sort()).toEqual([
+      'h2 is heard on the HA network.',
+      'h3 is heard on the HA network.',
+    ]);
+  });
+});
+
 describe('a guest hangs', () => {
   test('it is ended by order of the master, and restarted where it was', async () => {
     const it = await cluster();

@@ -278,7 +278,7 @@ class HaModule implements Ha {
     const nowMs = this.#clock.now();
     if (!this.#isRunning || this.#isDeaf(nowMs)) return;
     const member = this.#membership.member(from);
-    const before = { condition: member?.condition, instance: member?.beat?.instance };
+    const before = { condition: member?.condition, instance: member?.linkedInstance ?? null };
     const heard = this.#membership.heard(from, beat, nowMs);
     if (heard.answer) this.#beat([from], nowMs);
     if (heard.wantsList) this.#options.peer.send(from, 'ha.wantVms', null);
@@ -511,9 +511,10 @@ class HaModule implements Ha {
   }
 }
 
-/** What its return says of its absence: it was not dead if the very same daemon speaks. */
-function comeback(before: string | undefined, { instance }: Heartbeat): string {
-  if (before === undefined) return '';
+/** What its return says of its absence: it was not dead if the very same daemon speaks. `before`: the one that was
+ * heard last over a link that worked both ways; a daemon is heard once before it hears that it is. */
+function comeback(before: string | null, { instance }: Heartbeat): string {
+  if (before === null) return '';
   return before === instance
     ? ' again; its daemon ran all the time: it was cut off, or it stood still'
     : ' again; its daemon was started anew';

@@ -53,7 +53,8 @@ export const haLimits = {
   retryMaxMs: 30_000,
   /** A guest whose last sign came sooner than this after its start has ended soon. */
   settledMs: 60_000,
-  /** Of a VM that has run for so long the failed attempts are forgotten; a hang of its first minute is known by then. */
+  /** Of a VM that has run for so long the failed attempts are forgotten; a hang of its first minute is known by
+   * then. */
   forgetMs: 120_000,
   /** By then it is known whether a guest that was fine at last hangs. */
   forgottenMs: 300_000,

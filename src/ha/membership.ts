@@ -17,6 +17,8 @@ export interface Member {
   /** Any last heartbeat, and the last one of a link that works both ways. */
   heardAtMs: number | null;
   linkedAtMs: number | null;
+  /** Which of its daemons that was; null: there was none. */
+  linkedInstance: string | null;
   /** Its kernel has ended the session, and nothing has been heard since. */
   hasClosed: boolean;
   /** From when on silence counts where nothing was heard. */
@@ -107,6 +109,7 @@ export class Membership {
         host,
         heardAtMs: null,
         linkedAtMs: null,
+        linkedInstance: null,
         hasClosed: false,
         sinceMs: nowMs,
         condition: 'suspected',
@@ -148,6 +151,7 @@ export class Membership {
     let changed = before === null || !saysTheSame(before, beat);
     if (beat.hearsYou) {
       member.linkedAtMs = nowMs;
+      member.linkedInstance = beat.instance;
       if (member.condition !== 'linked') {
         member.condition = 'linked';
         this.#touch(member);

@@ -1,7 +1,8 @@
 // Where a VM shall start, from what the hosts said of themselves. Memory is a hard bound; processors
 // are shared, so a VM must only fit the host's number of them; and a required host affinity is one. Among the
-// hosts that do: the one that the VM prefers, then any but the one where it was tried in vain, then those of its affinity, then those with the fewest VMs that it
-// is to be apart from, then hosts with its data, then the least loaded, then by name.
+// hosts that do: the one that the VM prefers, then any but the one where it was tried in vain, then those of its
+// affinity, then those with the fewest VMs that it is to be apart from, then hosts with its data, then the least
+// loaded, then by name.
 
 import type { HostId } from '../model/ids.ts';
 import type { HostAffinity } from '../model/vm.ts';

@@ -47,13 +47,13 @@ export class HangWatch {
     void this.#lookAgain();
   }
 
-  /** It is heard, or is no more. */
+  /** It is heard, or its silence says nothing any more. */
   end(): void {
     this.stop();
     this.#set(false);
   }
 
-  /** It is being ended for what was seen of it. */
+  /** It is no more, or is being ended for what was seen of it. */
   stop(): void {
     this.#round += 1;
     this.#timer?.cancel();

@@ -310,7 +310,7 @@ export function createRunner(options: {
   /** The entry stands until lock and disks are dealt with, so that nothing starts in between. */
   function forget(entry: Entry): void {
     entry.heartbeat.end();
-    entry.hang.end();
+    entry.hang.stop(); // that it hung goes with it: it is the last that was seen of it
     if (entries.get(entry.vm) === entry) entries.delete(entry.vm);
     changed();
   }

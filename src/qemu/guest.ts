@@ -1,7 +1,7 @@
 // One guest as the daemon holds it: some connections to something that lives on without us. The
 // guard says whether it may run and how it ended, QMP what the virtual machine monitor knows, and the
-// heartbeat port, or its QEMU guest agent, what the guest itself reports. Each connection may break and is sought again; only
-// the guard's word decides `state`.
+// heartbeat port, or its QEMU guest agent, what the guest itself reports. Each connection may break and is sought
+// again; only the guard's word decides `state`.
 //
 // QMP is silent while the guest is paused (QEMU itself is stopped), so nothing here waits for it then.
 
