@@ -251,7 +251,7 @@ const vmInfo = {
 
 const ProofOfDeath = closed({
   finding: Type.Enum([
-    ...['guestEnded', 'cutOff', 'partitioned', 'daemonEnded', 'hostSilent', 'unknown'],
+    ...['guestEnded', 'guestHung', 'cutOff', 'partitioned', 'daemonEnded', 'hostSilent', 'unknown'],
   ]),
   host: nullable(Type.String()),
   epoch: Type.Integer(),

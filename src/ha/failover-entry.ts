@@ -19,6 +19,8 @@ export interface Candidate extends Need, HaRules {
   readonly prefer: HostId | null;
   /** `from` lives, and the guest stands there, because its host does not reach its objects. */
   readonly isCutOff: boolean;
+  /** Its guest hung on `from`, and was ended for that. */
+  readonly hasHung: boolean;
 }
 
 type Stage = 'candidate' | 'asking' | 'restart' | 'reaching' | 'starting' | 'unsettled' | 'waiting';
@@ -185,7 +187,8 @@ export function compareEntries(a: Entry, b: Entry): number {
 }
 
 /** What is told of it first. */
-export function failureText({ name, from, prefer, isCutOff }: Candidate): string {
+export function failureText({ name, from, prefer, isCutOff, hasHung }: Candidate): string {
+  if (hasHung) return `The guest of ${name} hung on ${from}, and was ended.`;
   if (prefer !== null) return `The guest of ${name} ended by itself on ${prefer}.`;
   if (isCutOff) return `${name} stands: its host ${from} does not reach its objects any more.`;
   return `${name} is protected, and ${from ?? 'its host'} does not run it any more.`;

@@ -146,6 +146,7 @@ function candidate(
     failedAtMs: 0,
     prefer: null,
     isCutOff: false,
+    hasHung: false,
     ...rest,
   };
 }

@@ -80,6 +80,19 @@ describe('why a VM might be restarted stands in the VM', () => {
     expect(proof?.evidence[0]).toBe('its guest ended by itself on h2');
   });
 
+  test('its guest hung', async () => {
+    for (const host of ['h1', 'h2']) {
+      const it = await cluster();
+      const [vm] = (await runningVms(it, 1, host)) as [VmId];
+      it.host(host).runner.hangs(vm, true);
+      await it.run(3000);
+      expect(it.vm(vm).proof).toMatchObject({ finding: 'guestHung', host });
+      expect(it.vm(vm).proof?.evidence[0]).toBe(`its guest hung on ${host}, and was ended`);
+      const told = it.host('h1').events.find(({ type }) => type === 'failover.detected');
+      expect(told?.text).toBe(`The guest of ${host}-v0 hung on ${host}, and was ended.`);
+    }
+  });
+
   test('its daemon ended', async () => {
     const proof = await proofAfter((it) => it.host('h2').kill());
     expect(proof).toMatchObject({ finding: 'daemonEnded', host: 'h2', term: 1 });

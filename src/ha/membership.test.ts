@@ -49,7 +49,10 @@ describe('what a host lists', () => {
         membership.setMembers([self, ...others], 0);
         membership.takeTouched();
         const instances = new Map<HostId, number>();
-        const lastSeen = new Map<VmId, { host: HostId; goneAtMs: number | null }>();
+        const lastSeen = new Map<
+          VmId,
+          { host: HostId; goneAtMs: number | null; hasHung: boolean }
+        >();
         let ran = new Map<VmId, HostId | null>();
         let own: readonly VmId[] = [];
         let nowMs = 0;
@@ -72,9 +75,9 @@ describe('what a host lists', () => {
             }
             for (const [vm, seen] of lastSeen) {
               if (seen.host !== host || seen.goneAtMs !== null || list.includes(vm)) continue;
-              lastSeen.set(vm, { host, goneAtMs: nowMs });
+              lastSeen.set(vm, { host, goneAtMs: nowMs, hasHung: false });
             }
-            for (const vm of list) lastSeen.set(vm, { host, goneAtMs: null });
+            for (const vm of list) lastSeen.set(vm, { host, goneAtMs: null, hasHung: false });
           }
           const now = new Map<VmId, HostId | null>();
           for (const member of membership.members()) {

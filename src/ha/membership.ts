@@ -33,6 +33,8 @@ interface LastSeen {
   /** When its host reported a list without it, or if it hung by then, the last sign of its guest; null while the
    * last list has it. */
   readonly goneAtMs: number | null;
+  /** Its guest hung when it was gone. */
+  readonly hasHung: boolean;
 }
 
 /** What a heartbeat asks of its receiver. */
@@ -192,7 +194,7 @@ export class Membership {
     this.#notePaused(host, vms, nowMs);
     const hung = this.#hung.get(host);
     this.#noteHung(host, vms, nowMs);
-    const here: LastSeen = { host, goneAtMs: null };
+    const here: LastSeen = { host, goneAtMs: null, hasHung: false };
     for (const vm of added) this.#lastSeen.set(vm, here);
     // After a restart of the host others may have run, unnoticed, what both its lists have.
     if (this.#restarted.delete(host)) for (const { vm } of vms) this.#lastSeen.set(vm, here);
@@ -204,7 +206,9 @@ export class Membership {
     for (const vm of gone) {
       const seen = this.#lastSeen.get(vm);
       if (seen?.host === host && seen.goneAtMs === null) {
-        this.#lastSeen.set(vm, { host, goneAtMs: hung?.get(vm) ?? nowMs });
+        const lastSignMs = hung?.get(vm);
+        const hasHung = lastSignMs !== undefined;
+        this.#lastSeen.set(vm, { host, goneAtMs: lastSignMs ?? nowMs, hasHung });
       }
     }
   }

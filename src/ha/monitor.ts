@@ -150,11 +150,11 @@ export class Monitor {
     vm: VmId,
     holder: HostId | null,
     nowMs: number,
-  ): Pick<Candidate, 'from' | 'failedAtMs' | 'prefer' | 'isCutOff'> {
+  ): Pick<Candidate, 'from' | 'failedAtMs' | 'prefer' | 'isCutOff' | 'hasHung'> {
     const cutOffMs = this.#cutOffSince(vm);
     if (cutOffMs !== null) {
       const from = this.#membership.runsOn(vm);
-      return { from, failedAtMs: cutOffMs, prefer: null, isCutOff: true };
+      return { from, failedAtMs: cutOffMs, prefer: null, isCutOff: true, hasHung: false };
     }
     return { ...this.#lastSign(vm, holder, nowMs), isCutOff: false };
   }
@@ -163,17 +163,19 @@ export class Monitor {
     vm: VmId,
     holder: HostId | null,
     nowMs: number,
-  ): Pick<Candidate, 'from' | 'failedAtMs' | 'prefer'> {
+  ): Pick<Candidate, 'from' | 'failedAtMs' | 'prefer' | 'hasHung'> {
     const seen = this.#membership.lastSeen(vm);
     const isLater = holder !== null && holder !== seen?.host; // it moved on, unseen
     const from = isLater ? holder : (seen?.host ?? null);
-    if (from === null) return { from, failedAtMs: nowMs, prefer: null };
+    if (from === null) return { from, failedAtMs: nowMs, prefer: null, hasHung: false };
     const member = this.#membership.member(from);
     const isAlive = from === this.#self || member?.condition === 'linked';
     const goneAtMs = isLater ? null : (seen?.goneAtMs ?? null);
     if (goneAtMs !== null) {
-      return { from, failedAtMs: goneAtMs, prefer: isAlive ? from : null };
+      const prefer = isAlive ? from : null;
+      return { from, failedAtMs: goneAtMs, prefer, hasHung: seen?.hasHung === true };
     }
-    return { from, failedAtMs: isAlive ? nowMs : (member?.heardAtMs ?? nowMs), prefer: null };
+    const failedAtMs = isAlive ? nowMs : (member?.heardAtMs ?? nowMs);
+    return { from, failedAtMs, prefer: null, hasHung: false };
   }
 }

@@ -36,14 +36,16 @@ export function proofOfDeath(seen: {
   return { finding, host, epoch: lock.epoch, evidence, master, term, at };
 }
 
-function findingOf({ prefer, isCutOff }: Candidate, sign: Sign): Finding {
+function findingOf({ prefer, isCutOff, hasHung }: Candidate, sign: Sign): Finding {
   if (isCutOff) return 'cutOff';
+  if (hasHung) return 'guestHung';
   if (prefer !== null || sign.isHeard) return 'guestEnded';
   if (sign.isReached) return 'partitioned';
   return sign.hasClosed ? 'daemonEnded' : 'hostSilent';
 }
 
-function guestText({ from, prefer, isCutOff }: Candidate): string {
+function guestText({ from, prefer, isCutOff, hasHung }: Candidate): string {
+  if (hasHung) return `its guest hung on ${from}, and was ended`;
   if (isCutOff) return `its guest stands on ${from}, which does not reach its objects`;
   if (prefer !== null) return `its guest ended by itself on ${from}`;
   return from === null ? 'nobody knows where it ran' : `it ran on ${from}`;

@@ -23,6 +23,8 @@ export const noAttempts: Attempts = { failed: 0, endedSoon: 0 };
 export type Finding =
   /** It ended on a host that lives. */
   | 'guestEnded'
+  /** It hung on a host that lives, which ended it. */
+  | 'guestHung'
   /** It stands on a host that lives and does not reach its objects. */
   | 'cutOff'
   /** Its host is out of reach on the HA network, and within reach on the storage network. */
