@@ -233,10 +233,11 @@ function powerText(io: Io, vm: VmReply): string {
   return vm.power === 'off' ? vm.power : io.style('yellow', vm.power);
 }
 
-function protectionText(io: Io, { protection }: VmReply): string {
+function protectionText(io: Io, { protection, note }: VmReply): string {
   if (protection.status === 'protected') return io.style('green', 'protected');
   const { status, reason } = protection;
-  return status === 'pending' ? io.style('yellow', `pending: ${reason}`) : `${status}: ${reason}`;
+  const text = reason === note ? status : `${status}: ${reason}`; // the note is told beside it
+  return status === 'pending' ? io.style('yellow', text) : text;
 }
 
 /** A line for what was found, and one for each thing that was seen. */

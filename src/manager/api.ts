@@ -34,7 +34,7 @@ export interface VmInfo {
 }
 
 export interface VmDetail extends VmInfo {
-  /** Why HA might start it, the last time that it did; null: it never did. */
+  /** Why HA might start it, the last time that it did; null: it never did, or its record is out of reach. */
   readonly restart: ProofOfDeath | null;
   readonly objects: readonly ObjectView[];
 }

@@ -115,7 +115,7 @@ export function createManager(options: {
   }
 
   function protectionOf(view: VmView, at: Place | null): ProtectionStatus {
-    const reason = unrecorded(view, at);
+    const reason = view.spec.protected ? unrecorded(view, at) : null;
     return reason === null ? ha.protectionStatus(view.vm) : { status: 'pending', reason };
   }
 

@@ -432,6 +432,12 @@ describe('vm', () => {
     const list = (await cli('vm', 'list')).out;
     expect(list).toMatch(/^NAME +POWER +HOST +READY +PROTECTION +MEMORY +DISKS +NOTE\n/);
     expect(list).toMatch(/\nweb +off +- +no +unprotected: it is switched off +128 MiB +256 MiB\n$/);
+    const reason = 'its power-off is recorded later';
+    const protection = { status: 'pending', reason } as const;
+    manager.known.set('db', { ...manager.add('db'), protection, note: reason });
+    expect((await cli('vm', 'list')).out).toMatch(
+      /\ndb .* pending +128 MiB +256 MiB +its power-off is recorded later\n$/,
+    );
     const show = (await cli('vm', 'show', 'web')).out;
     expect(show).toMatch(/^Name +web\n/);
     expect(show).toMatch(

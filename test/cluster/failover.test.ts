@@ -220,6 +220,30 @@ describe('a cluster of three hosts', () => {
   });
 });
 
+describe('a power-off that can not be recorded yet', () => {
+  for (const isProtected of [true, false]) {
+    it(`of ${isProtected ? 'a protected' : 'an unprotected'} VM is shown as what it is`, async () => {
+      await clusterOf(3);
+      const { manager } = cluster.machine('host-1');
+      const request = { name: 'web', memoryBytes: 96 * MiB, disks: [{ sizeBytes: 4 * MiB }] };
+      await cluster.wait(manager.createVm({ ...request, protected: isProtected }));
+      await cluster.wait(manager.startVm('web', { on: hostId('host-1') }));
+      await cluster.run(3000);
+      for (const other of ['host-2', 'host-3']) cluster.machine(other).killDaemon();
+      await cluster.run(10_000);
+      await cluster.wait(manager.stopVm('web', { force: true }));
+      await cluster.run(1000);
+      const { power, protection, note } = manager.vm('web');
+      expect(power).toBe('stopping');
+      expect(note).toMatch(/^its power-off is recorded when/);
+      const reason = 'its specification says so';
+      expect(protection).toEqual(
+        isProtected ? { status: 'pending', reason: note } : { status: 'unprotected', reason },
+      );
+    });
+  }
+});
+
 describe('a start', () => {
   it('that fails leaves no lock, no guest and no open disk, and can be tried again', async () => {
     await clusterOf(3);
