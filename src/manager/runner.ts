@@ -286,7 +286,7 @@ export function createRunner(options: {
   async function endHung(vm: VmId, epoch: Epoch): Promise<void> {
     const entry = entries.get(vm);
     const hangs = entry?.epoch === epoch && (await entry.hang.stillHangs());
-    if (entry === undefined || !hangs || !entry.life.is('running')) {
+    if (entry === undefined || !hangs || detached || !entry.life.is('running')) {
       throw new HoldfastError('conflict', `VM ${entry?.name ?? vm} does not hang here`);
     }
     probe.reached({ at: 'guest.hung', vm, epoch });
