@@ -1,7 +1,7 @@
 // The driver with real QEMU guests: the project's own guest image, on disks that somebody else's NBD
 // server holds. What every driver must do is in test/support/guest-conformance.ts.
 
-import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { Guest, GuestDriver, GuestLaunch } from '../../src/ports/guests.ts';
