@@ -33,7 +33,9 @@ it('hangs when it has asked for nothing for long enough, and is told of once', a
   expect([watch.hangs, said]).toEqual([false, []]);
   await go(60_000);
   expect([watch.hangs, said]).toEqual([true, [true]]);
-  expect(await watch.stillHangs()).toBe(true);
+  const still = watch.stillHangs();
+  await go(1000);
+  expect(await still).toBe(true);
 });
 
 it('does not hang while it asks for anything, however rarely', async () => {
@@ -68,7 +70,21 @@ it('is taken back when it asks for something, also at the last look', async () =
   watch.begin();
   await go(40_000);
   guest.activity = { requests: 8, inFlight: 0 };
-  expect(await watch.stillHangs()).toBe(false);
+  const still = watch.stillHangs();
+  await go(1000);
+  expect(await still).toBe(false);
+  expect(said).toEqual([true, false]);
+});
+
+it('is heard at the last look, if its sign has come already and only waits to be read', async () => {
+  const { clock, said, watch, go } = watched();
+  watch.begin();
+  await go(40_000);
+  const still = watch.stillHangs();
+  clock.after(1, () => watch.end()); // the order was read first
+  for (let turn = 0; turn < 5; turn += 1) await Promise.resolve();
+  await go(1000);
+  expect(await still).toBe(false);
   expect(said).toEqual([true, false]);
 });
 

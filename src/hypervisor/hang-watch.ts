@@ -8,6 +8,9 @@ import type { DiskActivity } from '../ports/guests.ts';
 
 /** In the time after which it hangs. */
 const looks = 6;
+/** Before the last look. A daemon that stood still for a moment may know of the order to end a guest before it has read
+ * what the guest said meanwhile. */
+const lastChanceMs = 100;
 
 export class HangWatch {
   readonly #clock: Clock;
@@ -59,9 +62,11 @@ export class HangWatch {
     this.#timer?.cancel();
   }
 
-  /** Looks once more, now. */
+  /** Looks once more. */
   async stillHangs(): Promise<boolean> {
-    await this.#look();
+    const round = this.#round;
+    await new Promise<void>((resolve) => this.#clock.after(lastChanceMs, resolve));
+    if (round === this.#round) await this.#look();
     return this.#hangs;
   }
 

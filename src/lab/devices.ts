@@ -70,6 +70,7 @@ export class LabDevice {
   async pull(): Promise<void> {
     if (this.#state === 'works') await this.#shutDown();
     await this.#unmount();
+    this.#hasNoPower = false; // it is out whether there is power or not
   }
 
   async plug(): Promise<void> {

@@ -270,9 +270,10 @@ export function createRunner(options: {
     const { guest, disks, life } = entry;
     const known = spec(entry);
     if (guest === null || disks === null || !life.is('running')) return null;
-    if (known === null || known.disks.length === 0) return null;
+    if (known === null) return null;
     const served = disks.activity();
     const paths = pathDisks(known.disks);
+    if (disks.disks.length + paths.length === 0) return null;
     if (paths.length === 0) return served;
     for (const { path } of paths) {
       if ((await guests.pathProblem(path)) !== null) return null;
@@ -286,7 +287,7 @@ export function createRunner(options: {
   async function endHung(vm: VmId, epoch: Epoch): Promise<void> {
     const entry = entries.get(vm);
     const hangs = entry?.epoch === epoch && (await entry.hang.stillHangs());
-    if (entry === undefined || !hangs || !entry.life.is('running')) {
+    if (entry === undefined || !hangs || detached || !entry.life.is('running')) {
       throw new HoldfastError('conflict', `VM ${entry?.name ?? vm} does not hang here`);
     }
     probe.reached({ at: 'guest.hung', vm, epoch });

@@ -3,7 +3,8 @@
 // first, because what an earlier connection has asked may be answered on this one; then `guest-ping`.
 //
 // Nobody says whether a guest has an agent. Where none reads, what is written to it would pile up, so there is one
-// question at a time, and one without an answer ends the connection; the next one asks anew.
+// question at a time, and one without an answer ends the connection; the next one asks anew. A guest may as well say
+// more than it is asked for, without end: so it is read only while a question is open, and not for long.
 
 import type { Clock, Timer } from '../ports/clock.ts';
 import { LineSocket } from './line-socket.ts';
@@ -13,6 +14,8 @@ const pingMs = 5000;
 const answerMs = 10_000;
 const connectMs = 5000;
 const maxLineBytes = 64 * 1024;
+/** Of what an earlier connection has asked for. */
+const maxStaleLines = 100;
 
 export interface GuestAgentOptions {
   readonly path: string;
@@ -29,6 +32,9 @@ export class GuestAgent {
   #timer: Timer | null = null;
   #lastSync = 0;
   #isSynced = false;
+  #staleLines = 0;
+  /** A question is open. */
+  #isAsking = false;
 
   constructor(options: GuestAgentOptions) {
     this.#options = options;
@@ -69,13 +75,16 @@ export class GuestAgent {
     if (!this.#isOn) return socket.close();
     this.#socket = socket;
     this.#isSynced = false;
+    this.#staleLines = 0;
     this.#lastSync += 1;
     this.#ask('guest-sync', { id: this.#lastSync });
   }
 
   #ask(command: string, args?: Readonly<Record<string, number>>): void {
     const question = { execute: command, ...(args === undefined ? {} : { arguments: args }) };
+    this.#isAsking = true;
     this.#socket?.write(JSON.stringify(question));
+    this.#socket?.proceed();
     this.#await();
   }
 
@@ -87,12 +96,22 @@ export class GuestAgent {
   }
 
   #heard(text: string): void {
-    if (!this.#isSynced) {
-      if (answerIn(text) !== this.#lastSync) return; // to somebody else's question
-      this.#isSynced = true;
+    if (!this.#isAsking) return; // it came with the answer
+    if (!this.#isSynced && answerIn(text) !== this.#lastSync) {
+      this.#staleLines += 1; // to somebody else's question
+      if (this.#staleLines >= maxStaleLines) this.#listenNoMore();
+      return;
     }
+    this.#isSynced = true;
+    this.#listenNoMore();
     this.#options.onAnswer();
     this.#later(pingMs, () => this.#ping());
+  }
+
+  /** Until it is asked again, or the connection ends for want of an answer. */
+  #listenNoMore(): void {
+    this.#isAsking = false;
+    this.#socket?.hold();
   }
 
   #ping(): void {

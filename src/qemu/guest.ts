@@ -223,7 +223,7 @@ export class QemuGuest implements Guest {
     this.#rememberHeard(true);
     this.#emit({ type: 'heartbeat', line });
     // Its last words, or its first ones: QEMU says within a second that a port was opened.
-    if (this.#qmp !== null && this.#ports.isMute) this.#lookLater();
+    if (this.#qmp !== null && this.#isMute) this.#lookLater();
   }
 
   #rememberHeard(heard: boolean): void {
@@ -450,6 +450,10 @@ export class QemuGuest implements Guest {
     }
   }
 
+  get #isMute(): boolean {
+    return this.#context.hasAgentPort && this.#ports.isMute;
+  }
+
   #lookLater(): void {
     this.#look ??= this.#clock.after(portNewsMs, () => {
       this.#look = null;
@@ -458,7 +462,7 @@ export class QemuGuest implements Guest {
   }
 
   #lookIfMute(): void {
-    if (!this.#context.hasAgentPort || !this.#ports.isMute || !this.wasHeard) return;
+    if (!this.#isMute || !this.wasHeard) return;
     this.#rememberHeard(false);
     this.#emit({ type: 'mute' });
   }

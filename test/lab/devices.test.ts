@@ -82,6 +82,16 @@ describe.runIf(canMount)('a device of the lab', () => {
     expect(files()).toEqual(['kept']);
   });
 
+  it('that was taken out while its host had no power stays out until it is put back', async () => {
+    closeSync(write('kept', true));
+    await device.losePower();
+    await device.pull();
+    await device.getPower();
+    expect(files()).toEqual([]);
+    await device.plug();
+    expect(files()).toEqual(['kept']);
+  });
+
   it('is full, and has room again', async () => {
     await device.fill();
     const file = openSync(join(device.place, 'new'), 'w');

@@ -1,7 +1,7 @@
 // The driver with real QEMU guests: the project's own guest image, on disks that somebody else's NBD
 // server holds. What every driver must do is in test/support/guest-conformance.ts.
 
-import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { Guest, GuestDriver, GuestLaunch } from '../../src/ports/guests.ts';
@@ -101,25 +101,6 @@ describe('QEMU', { timeout: patience }, () => {
     expect(await exitOf(guest)).toMatchObject({ clean: true });
     await guest.kill();
     expectNothingLeft(runDir);
-  });
-
-  test('counts what its guest asks of a disk at a path', async () => {
-    const driver = await driverIn(tempFolder());
-    const path = join(tempFolder(), 'disk.img');
-    writeFileSync(path, '');
-    truncateSync(path, 64 * 2 ** 20);
-    const disks = [{ name: 'disk0', path, format: 'raw' as const }];
-    const guest = await driver.start(launchOf(null, { disks }));
-    expect(guest.wasHeard).toBe(false);
-    const seen = events(guest);
-    await untilItCounts(seen);
-    // Each number is written and flushed; what is under way is counted later.
-    const before = await guest.pathActivity();
-    await untilItCounts(seen);
-    const after = await guest.pathActivity();
-    expect(after?.requests).toBeGreaterThanOrEqual((before?.requests ?? Infinity) + 2);
-    expect([guest.wasHeard, after?.inFlight]).toEqual([true, 0]);
-    await guest.kill();
   });
 
   test('is not started with what is no disk, which is told and left as it is', async () => {

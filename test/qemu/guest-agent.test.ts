@@ -18,18 +18,21 @@ async function bench() {
   const path = join(tempFolder(), 'agent.sock');
   const clock = new VirtualClock();
   const asked: { execute: string; arguments?: { id: number } }[] = [];
-  const guest = { runs: true, answers: true, stale: '' };
+  const guest = { runs: true, answers: true, stale: '', chatter: '' };
   let connections = 0;
+  let unread = () => 0;
   let answered = 0;
   const server: Server = createServer((client: Socket) => {
     connections += 1;
     client.write(guest.stale);
+    unread = () => client.writableLength;
     client.on('error', () => {});
     client.on('data', (bytes) => {
       for (const line of bytes.toString().split('\n').filter(Boolean)) {
         const question = JSON.parse(line);
         asked.push(question);
-        if (guest.answers) client.write(`{"return": ${question.arguments?.id ?? '{}'}}\n`);
+        if (!guest.answers) continue;
+        client.write(`{"return": ${question.arguments?.id ?? '{}'}}\n${guest.chatter}`);
       }
     });
   }).listen(path);
@@ -56,6 +59,7 @@ async function bench() {
     ...{ agent, asked, guest, go },
     answers: () => answered,
     connections: () => connections,
+    unread: () => unread(),
   };
 }
 
@@ -101,6 +105,26 @@ test('one whose guest stands is not asked, and keeps its connection', async () =
   it.guest.runs = true;
   await it.go(10_000);
   expect(it.answers()).toBeGreaterThan(1);
+});
+
+test('a guest that says more than it is asked for is not listened to', async () => {
+  const it = await bench();
+  await until(() => it.answers() === 1);
+  it.guest.chatter = '{"return": {}}\n'.repeat(100_000);
+  await it.go(30_000);
+  expect(it.answers()).toBeGreaterThan(3);
+  expect(it.answers()).toBeLessThanOrEqual(it.asked.length);
+  expect(it.unread()).toBeGreaterThan(0);
+});
+
+test('nor one that says much and never answers', async () => {
+  const it = await bench();
+  await until(() => it.answers() === 1);
+  it.guest.stale = 'x\n'.repeat(5_000_000);
+  it.guest.answers = false;
+  await it.go(22_000);
+  expect([it.connections(), it.answers()]).toEqual([2, 1]);
+  expect(it.unread()).toBeGreaterThan(0);
 });
 
 test('is asked nothing any more after the end', async () => {

@@ -319,6 +319,25 @@ export function guestConformance(open: OpenDriver): void {
       await guest.kill();
     });
 
+    test('tells what it asks of a disk at a path, and whether it was heard', async () => {
+      const driver = await open(tempFolder());
+      const path = join(tempFolder(), 'disk.img');
+      writeFileSync(path, '');
+      truncateSync(path, 64 * 2 ** 20);
+      const disks = [{ name: 'disk0', path, format: 'raw' as const }];
+      const guest = await driver.start(launchOf(null, { disks }));
+      expect(guest.wasHeard).toBe(false);
+      const seen = events(guest);
+      await untilItCounts(seen);
+      // Each number is written and flushed; what is under way is counted later.
+      const before = await guest.pathActivity();
+      await untilItCounts(seen);
+      const after = await guest.pathActivity();
+      expect(after?.requests).toBeGreaterThanOrEqual((before?.requests ?? Infinity) + 2);
+      expect([guest.wasHeard, after?.inFlight]).toEqual([true, 0]);
+      await guest.kill();
+    });
+
     test('waits while its disk is away', async () => {
       const folder = tempFolder();
       const file = join(folder, 'disk.img');
