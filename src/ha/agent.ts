@@ -41,7 +41,8 @@ export function answerMaster(options: {
 
   peer.on('ha.canReach', (_from, body, _payload, reply) => {
     const { vms } = body as unknown as ReachQuestion;
-    const access = storage.accessibility(vms);
+    // What it reaches and can not open is of no use here.
+    const access = storage.hasStore() ? storage.accessibility(vms) : new Map();
     reply.ok({ vms: vms.filter((vm) => access.get(vm)?.accessible === true) });
   });
 

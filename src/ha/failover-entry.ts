@@ -17,7 +17,7 @@ export interface Candidate extends Need, HaRules {
   readonly failedAtMs: number;
   /** The guest ended by itself on this living host. */
   readonly prefer: HostId | null;
-  /** `from` lives, and the guest stands there, because its host does not reach its objects. */
+  /** `from` lives, and the guest stands there, because its host can not use its objects. */
   readonly isCutOff: boolean;
   /** Its guest hung on `from`, and was ended for that. */
   readonly hasHung: boolean;
@@ -190,6 +190,6 @@ export function compareEntries(a: Entry, b: Entry): number {
 export function failureText({ name, from, prefer, isCutOff, hasHung }: Candidate): string {
   if (hasHung) return `The guest of ${name} hung on ${from}, and was ended.`;
   if (prefer !== null) return `The guest of ${name} ended by itself on ${prefer}.`;
-  if (isCutOff) return `${name} stands: its host ${from} does not reach its objects any more.`;
+  if (isCutOff) return `${name} stands: its host ${from} can not use its objects any more.`;
   return `${name} is protected, and ${from ?? 'its host'} does not run it any more.`;
 }

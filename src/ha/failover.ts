@@ -264,7 +264,7 @@ export class Failover {
     if (this.#attempts.hasEndedSoon(vm)) entry.avoid = prefer;
     const where = from === null ? '' : `; it was on ${from}`;
     const why = isCutOff
-      ? `it stands on ${from}, which does not reach its objects`
+      ? `it stands on ${from}, which can not use its objects`
       : `nobody reports it${where}`;
     this.#log.info(`${name}: missing (protected, and ${why})`, { vm });
     if (pauseMs === 0) return;

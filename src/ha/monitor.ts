@@ -118,8 +118,8 @@ export class Monitor {
     this.#read = new Set();
   }
 
-  /** Finds those whose hosts do not reach their objects and, as it seems, will not soon: others have reached
-   * them for a while, and they still stand. */
+  /** Finds those whose hosts do not reach their objects, or can not open them, and, as it seems, will not soon:
+   * others have reached them for a while, and they still stand. */
   #watchPaused(nowMs: number): void {
     if (nowMs - this.#watchedAtMs < haLimits.outlookMs) return;
     this.#watchedAtMs = nowMs;

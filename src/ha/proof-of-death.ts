@@ -46,7 +46,7 @@ function findingOf({ prefer, isCutOff, hasHung }: Candidate, sign: Sign): Findin
 
 function guestText({ from, prefer, isCutOff, hasHung }: Candidate): string {
   if (hasHung) return `its guest hung on ${from}, and was ended`;
-  if (isCutOff) return `its guest stands on ${from}, which does not reach its objects`;
+  if (isCutOff) return `its guest stands on ${from}, which can not use its objects`;
   if (prefer !== null) return `its guest ended by itself on ${from}`;
   return from === null ? 'nobody knows where it ran' : `it ran on ${from}`;
 }

@@ -516,8 +516,10 @@ export function createRunner(options: {
   async function pause(entry: Entry): Promise<void> {
     if (entry.guest === null || storage.leaseDeadline(entry.vm) !== null) return;
     await entry.guest.pause();
-    if (entry.life.is('running') && entry.life.become('paused', 'its lease lapsed')) {
-      emit('vm.paused', `VM ${entry.name} is paused: its lease lapsed`, entry);
+    const problem = entry.notReopened;
+    const why = problem === null ? 'its lease lapsed' : `its disks are not open (${problem})`;
+    if (entry.life.is('running') && entry.life.become('paused', why)) {
+      emit('vm.paused', `VM ${entry.name} is paused: ${why}`, entry);
     }
     // A guest that stands still can not switch itself off: whoever waits for that need not.
     if (entry.life.is('stopping')) entry.onExit?.();
@@ -538,7 +540,7 @@ export function createRunner(options: {
 
   /** After a restart of the daemon: the lease is valid, so the disks can be served again. */
   async function reopen(entry: Entry): Promise<void> {
-    if (entry.disks !== null || entry.guest === null) return;
+    if (detached || entry.disks !== null || entry.guest === null) return;
     try {
       entry.disks = await openDisks(entry, true);
     } catch (error) {
@@ -552,9 +554,12 @@ export function createRunner(options: {
         entry.notReopened = message;
         log.warn(`disks of ${entry.name} are not open yet: ${message}`, { vm: entry.vm });
       }
+      // Not before the next start, and nobody knows when that succeeds: another host may be able to use them.
+      if (!storage.hasStore()) storage.withhold(entry.vm);
       clock.after(options.timings.resyncRetryMs, () => step(entry, 'reopen', () => reopen(entry)));
       return;
     }
+    entry.notReopened = null;
     entry.reopening = false;
     const absent = lackedBy(entry);
     const optional = objectDisks(storage.vm(entry.vm)?.spec.disks ?? []).filter(

@@ -25,7 +25,7 @@ export type Finding =
   | 'guestEnded'
   /** It hung on a host that lives, which ended it. */
   | 'guestHung'
-  /** It stands on a host that lives and does not reach its objects. */
+  /** It stands on a host that lives and can not use its objects. */
   | 'cutOff'
   /** Its host is out of reach on the HA network, and within reach on the storage network. */
   | 'partitioned'

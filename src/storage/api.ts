@@ -302,6 +302,12 @@ export interface Storage {
   /** Gives the lock back, changing the protection record in the same step if given. The guest must
    * be gone. Goes on trying in the background where the object is inaccessible, and then rejects. */
   unlock(vm: VmId, epoch: Epoch, protection?: JsonValue): Promise<void>;
+  /** Whether this host's own store could be opened. Without one it makes no ballots: until its next start it takes
+   * and gives back no lock, changes no record and opens no disk. */
+  hasStore(): boolean;
+  /** Its guest can not be served here before the next start: ends its lease as if it had lapsed, and does not seek it
+   * again. Whoever can use the VM's objects may take the lock once the guest stands still. To be repeated until then. */
+  withhold(vm: VmId): void;
   /** Until when the VM's guest may run; null without a valid lease. */
   leaseDeadline(vm: VmId): number | null;
   onLease(events: LeaseEvents): void;

@@ -50,6 +50,24 @@ describe('a lock', () => {
     expect(store(1).leaseDeadline(vm)).not.toBe(null);
   });
 
+  it('is free for others when its lease is withheld, and its old holder hears of its end', async () => {
+    const { clock, vm } = world;
+    const heard: string[] = [];
+    const ignore = () => undefined;
+    await clock.wait(store(1).lock(vm));
+    store(1).onLease({
+      extended: ignore,
+      regained: ignore,
+      lapsed: ignore,
+      lost: (lost) => heard.push(lost),
+    });
+    store(1).withhold(vm);
+    await clock.run(600);
+    await clock.wait(store(2).lock(vm));
+    await clock.run(600);
+    expect(heard).toEqual([vm]);
+  });
+
   it('is free for others one lease after its host died, not earlier', async () => {
     const { clock, vm } = world;
     await clock.wait(store(1).lock(vm));

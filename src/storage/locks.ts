@@ -95,12 +95,22 @@ export function createLocks(options: {
   for (const record of directory.namespaces()) noticeHolder(record, null);
   directory.onChange((record, previous) => {
     noticeHolder(record, previous);
+    noticeEnd(record, previous);
     if (record.kind === 'namespace' && holder.heldEpoch(record.vm) === record.lock.epoch) {
       holder.reseat(record.vm, votingOf(record));
     }
     const epoch = adoptions.get(record.vm);
     if (epoch !== undefined) adopt(record.vm, epoch);
   });
+
+  /** What is committed says that a lock is over: no voter needs to be asked, which a host without a store could not. */
+  function noticeEnd(record: ObjectRecord, previous: ObjectRecord | null): void {
+    const epoch = holder.heldEpoch(record.vm);
+    if (epoch === null) return;
+    const isOver =
+      record.kind === 'namespace' ? record.lock.epoch > epoch : previous?.kind === 'namespace';
+    if (isOver) holder.lost(record.vm);
+  }
 
   function adopt(vm: VmId, epoch: Epoch): void {
     const record = directory.namespace(vm);
@@ -110,6 +120,7 @@ export function createLocks(options: {
     }
     adoptions.delete(vm);
     hold(record, epoch);
+    noticeEnd(record, null);
   }
 
   function hold(record: NamespaceRecord, epoch: Epoch): void {

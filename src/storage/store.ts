@@ -437,6 +437,8 @@ export async function createStore(options: StoreOptions): Promise<Store> {
     lock: (vm, wanted) => locks.lock(vm, wanted),
     adopt: (vm, epoch) => locks.adopt(vm, epoch),
     unlock: (vm, epoch, protection) => locks.unlock(vm, epoch, protection),
+    hasStore: () => failed === null,
+    withhold: (vm) => holder.withhold(vm),
     leaseDeadline: (vm) => holder.deadline(vm),
     onLease: (events) => holder.onLease(events),
     openDisks: async (vm, wanted) => disks.open(views.known(vm), wanted),

@@ -501,6 +501,8 @@ export class HaCluster {
       },
       vmNamed: unused,
       leaseDeadline: () => null,
+      hasStore: () => true,
+      withhold: unused,
       objects: () => [],
       object: () => null,
       setRequired: async () => {},

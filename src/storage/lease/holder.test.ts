@@ -175,6 +175,31 @@ describe('a holder', () => {
     expect(events).not.toContain('lapsed');
   });
 
+  it('ends a lease that is withheld, lists the VM once its guest stands, and never seeks it again', () => {
+    take();
+    ack(a);
+    ack(b);
+    standsStillAtOnce = false;
+    holder.withhold(vm);
+    expect(events.at(-1)).toBe('lapsed');
+    expect(holder.deadline(vm)).toBe(null);
+    beat();
+    expect(listed).toEqual([]); // its guest may still run
+    holder.withhold(vm); // its guest could not be paused: once more
+    expect(events.filter((event) => event === 'lapsed')).toHaveLength(2);
+    stillLater();
+    holder.withhold(vm);
+    expect(events.filter((event) => event === 'lapsed')).toHaveLength(2);
+    for (let beats = 0; beats < 20; beats += 1) {
+      clock.advance(500);
+      beat();
+      expect(listed).toEqual([vm]);
+      ack(a);
+      ack(b);
+      expect(holder.deadline(vm)).toBe(null);
+    }
+  });
+
   it('lapses at the deadline, lists the VM, and comes back only with new confirmations', () => {
     take();
     ack(a);

@@ -11,6 +11,8 @@
 // When the deadline passes, the VM is lapsed. As soon as its guest certainly stands still, every
 // heartbeat says so, which lets another host take over at once. To come back, the VM leaves the list; voters count anew
 // from heartbeats that no longer list it, and only after they have confirmed once more.
+//
+// A host that can not serve a VM ends its lease itself, in the same way, and does not come back.
 
 import type { Epoch, HostId, ObjectId, VmId } from '../../model/ids.ts';
 import { groupsOf, majority, type Voting } from '../../model/record.ts';
@@ -51,7 +53,7 @@ interface Held {
   /** The first heartbeat that does not list the VM: older ones protect nothing. */
   firstSequence: number;
   seekingSinceMs: number;
-  /** Not before: it has just been sought in vain, and others shall have the time of a lease. */
+  /** Not before: it has just been sought in vain, and others shall have the time of a lease; or never. */
   seekAgainAtMs: number;
   everValid: boolean;
   deadlineMs: number;
@@ -90,6 +92,9 @@ export interface LeaseHolder {
   reseat(vm: VmId, voting: Voting): void;
   /** Whether all deadlines that were given out are covered by a majority of each of these groups. */
   isSettled(vm: VmId, voting: Voting): boolean;
+  /** Ends the lease as if it had lapsed, and does not seek it again: its guest can not be served here. To be repeated
+   * until the guest stands still. */
+  withhold(vm: VmId): void;
   /** Ends it, without event; the VM is listed as lapsed until `forget`. */
   drop(vm: VmId): void;
   /** Lists a VM as lapsed that is not held: some record may name this host its holder. */
@@ -242,13 +247,13 @@ export function createLeaseHolder(options: {
       // Within the last half millisecond is the end: early is the safe side, and a timer may not be
       // able to wait for less.
       if (lease.deadlineMs - now > 0.5) nextMs = Math.min(nextMs, lease.deadlineMs);
-      else lapse(lease);
+      else lapse(lease, 'no majority of its voters answers');
     }
     if (nextMs < timerAtMs) arm(nextMs);
   }
 
-  function lapse(lease: Held): void {
-    log.debug(`lease of ${lease.vm} lapsed: no majority of its voters answers`, {
+  function lapse(lease: Held, why: string): void {
+    log.debug(`lease of ${lease.vm} lapsed: ${why}`, {
       vm: lease.vm,
       epoch: lease.epoch,
     });
@@ -396,6 +401,13 @@ export function createLeaseHolder(options: {
         lease?.state === 'valid' && lease.isSettled && votingKey(lease.voting) === votingKey(voting)
       );
     },
+    withhold(vm) {
+      const lease = held.get(vm);
+      if (lease === undefined) return;
+      lease.seekAgainAtMs = Number.POSITIVE_INFINITY;
+      if (lease.state === 'lapsed' && lease.standsStill) return;
+      lapse(lease, 'its guest can not be served here');
+    },
     drop(vm) {
       end(vm);
       disowned.add(vm);
@@ -439,7 +451,7 @@ export function createLeaseHolder(options: {
           if (lease.standsStill) {
             lease.state = 'lapsed';
             clear(lease);
-          } else lapse(lease);
+          } else lapse(lease, 'it was sought in vain');
         }
         if (lease.state === 'lapsed' && lease.standsStill) listed.push(lease.vm);
       }
