@@ -38,10 +38,13 @@ const calmMs = 60_000;
 /** Fewer are no story. */
 const fewestFaults = 4;
 
+const anytime = ['partition', 'isolate', 'block', 'heal', 'killGuest', 'hangGuest'];
+
 /** What ends with the batch ends by `mend`. A host whose power is lost has no daemon to stop or to start, and so on. */
 function possible(steps, hosts, endMs) {
   const off = new Set();
   const stopped = new Set();
+  const full = new Set();
   const done = [];
   for (const step of steps) {
     const { kind, host } = step;
@@ -55,7 +58,9 @@ function possible(steps, hosts, endMs) {
     else if (kind === 'freeze' && isUp) {
       done.push({ ...step, forMs: Math.min(step.forMs, endMs - step.atMs) });
       continue;
-    } else if (!['partition', 'isolate', 'block', 'heal', 'killGuest'].includes(kind)) continue;
+    } else if (kind === 'fillDisk' && !off.has(host)) full.add(host);
+    else if (kind === 'freeDisk' && !off.has(host) && full.has(host)) full.delete(host);
+    else if (!anytime.includes(kind)) continue;
     done.push(step);
   }
   const mend = [
@@ -64,6 +69,7 @@ function possible(steps, hosts, endMs) {
     ...hosts
       .filter((host) => stopped.has(host))
       .map((host) => ({ atMs: endMs, kind: 'startDaemon', host })),
+    ...[...full].map((host) => ({ atMs: endMs, kind: 'freeDisk', host })),
   ];
   return { done, mend };
 }

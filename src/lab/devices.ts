@@ -49,6 +49,9 @@ export class LabDevice {
   }
 
   async fill(): Promise<void> {
+    // What is free at its place otherwise is the machine's.
+    if (this.#state !== 'works')
+      throw new Error(`${this.place} can not be filled: it is not there`);
     const { bavail, bsize } = statfsSync(this.place);
     const all = ['fallocate', '--length', String(bavail * bsize), this.#ballast];
     await run(all).catch((error: unknown) => {

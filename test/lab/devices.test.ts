@@ -56,6 +56,14 @@ describe.runIf(canMount)('a device of the lab', () => {
     expect(new Set([before, between, statSync(device.place).dev]).size).toBe(3);
   });
 
+  it('is not filled while it is away', async () => {
+    await device.pull();
+    await expect(device.fill()).rejects.toThrow('it is not there');
+    await device.plug();
+    await device.fill();
+    expect(() => closeSync(write('more', true))).toThrow('ENOSPC');
+  });
+
   it('fails for open files, too, until an empty one is in its place', async () => {
     const file = write('open', true);
     await device.fail();
