@@ -110,7 +110,8 @@ describe('known weaknesses', () => {
     for (const name of ['3-failover-namespace-without-disk', '3-failover-accessible-vm-by-vm']) {
       const conventional = row(name, 'conventional failover');
       expect(conventional.attemptsFailed).toBeGreaterThan(3);
-      expect(conventional.worstMs).toBeGreaterThan(product(name).worstMs as number);
+      // One VM of three may be tried again, by chance, just when it can be started.
+      expect(conventional.medianMs).toBeGreaterThan(product(name).medianMs as number);
     }
   });
 
