@@ -53,31 +53,27 @@ export function answerMaster(options: {
     );
   });
 
-  peer.on('ha.lockStatus', (from, body, _payload, reply) => {
-    if (!isOfMaster(from, reply)) return;
+  byOrder('ha.lockStatus', async (body) => {
     const { vm } = body as unknown as LockQuestion;
-    own.lockStatus(vm).then(
-      (status) => reply.ok({ ...status }),
-      (error: unknown) => reply.fail(asHoldfastError(error)),
-    );
+    return { ...(await own.lockStatus(vm)) };
   });
 
-  peer.on('ha.setProtection', (from, body, _payload, reply) => {
-    if (!isOfMaster(from, reply)) return;
+  byOrder('ha.setProtection', async (body) => {
     const { vm, state } = body as unknown as SetOrder;
-    own.protect(vm, state).then(
-      () => reply.ok(null),
-      (error: unknown) => reply.fail(asHoldfastError(error)),
-    );
+    await own.protect(vm, state);
+    return null;
   });
 
-  peer.on('ha.saveAttempts', (from, body, _payload, reply) => {
-    if (!isOfMaster(from, reply)) return;
+  byOrder('ha.saveAttempts', async (body) => {
     const { vm, attempts } = body as unknown as AttemptsOrder;
-    own.saveAttempts(vm, attempts).then(
-      () => reply.ok(null),
-      (error: unknown) => reply.fail(asHoldfastError(error)),
-    );
+    await own.saveAttempts(vm, attempts);
+    return null;
+  });
+
+  byOrder('ha.endHung', async (body) => {
+    const { vm, epoch } = body as unknown as EndOrder;
+    await runner.endHung(vm, epoch);
+    return null;
   });
 
   peer.on('ha.start', (from, body, _payload, reply) => {
@@ -98,14 +94,16 @@ export function answerMaster(options: {
     );
   });
 
-  peer.on('ha.endHung', (from, body, _payload, reply) => {
-    if (!isOfMaster(from, reply)) return;
-    const { vm, epoch } = body as unknown as EndOrder;
-    runner.endHung(vm, epoch).then(
-      () => reply.ok(null),
-      (error: unknown) => reply.fail(asHoldfastError(error)),
-    );
-  });
+  /** Done by order of the master alone. */
+  function byOrder(type: string, act: (body: JsonValue) => Promise<JsonValue>): void {
+    peer.on(type, (from, body, _payload, reply) => {
+      if (!isOfMaster(from, reply)) return;
+      act(body).then(
+        (answer) => reply.ok(answer),
+        (error: unknown) => reply.fail(asHoldfastError(error)),
+      );
+    });
+  }
 
   function isOfMaster(from: HostId, reply: Reply): boolean {
     const master = options.master();

@@ -99,8 +99,7 @@ export class Entry {
   toldText = '';
   /** Failed starts in a row. */
   attempts = 0;
-  lockFree = false;
-  /** What its voters said when it was last found free. */
+  /** What its voters said when its lock was found free; null: it is to be asked for. */
   freeLock: LockStatus | null = null;
   /** When it could have been started but for those that it starts after; null: it was not so yet. */
   heldBackAtMs: number | null = null;

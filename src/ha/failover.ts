@@ -164,7 +164,7 @@ export class Failover {
     if (code === 'no-capacity') this.#refused(entry, text, nowMs);
     else if (code === 'path-unusable') this.#unseen(entry, text, nowMs);
     else if (code === 'lock-held') {
-      entry.lockFree = false;
+      entry.freeLock = null;
       entry.askAtMs = nowMs + haLimits.retryMinMs;
       this.#wait(entry, 'lock', text, entry.askAtMs, nowMs);
     } else if (!access.accessible) this.#wait(entry, 'storage', access.text, nowMs, nowMs);
@@ -291,7 +291,6 @@ export class Failover {
   }
 
   #lockIsFree(entry: Entry, status: LockStatus, nowMs: number): void {
-    entry.lockFree = true;
     entry.freeLock = status;
     this.#announce(entry, nowMs);
     this.#note(entry, 'lockFree', nowMs, `The lock of ${entry.name} is free.`);
@@ -357,7 +356,7 @@ export class Failover {
     this.#each((entry) => {
       const why = reasonToLeave(entry, this.#world, rooms, notice, nowMs);
       if (why === null) return;
-      if (!entry.lockFree) entry.enter('candidate', nowMs, this.#log, why);
+      if (entry.freeLock === null) entry.enter('candidate', nowMs, this.#log, why);
       else if (entry.wait?.reason === 'storage' || entry.wait?.reason === 'dependency')
         this.#toRestartList(entry, nowMs);
       else entry.enter('restart', nowMs, this.#log, why);
@@ -477,7 +476,7 @@ export class Failover {
       return;
     }
     const why = `${entry.target} ${condition === 'failed' ? 'failed' : 'does not report it'}`;
-    entry.lockFree = false;
+    entry.freeLock = null;
     entry.started = false;
     entry.target = null;
     this.#attempts.missing(entry.vm, 'host', nowMs);

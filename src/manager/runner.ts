@@ -4,8 +4,6 @@
 // one VM waits for another VM's, and two steps of one VM never mix.
 
 import type { RunningVm, StartOptions, VmRunner } from '../ha/api.ts';
-import { HangWatch } from '../hypervisor/hang-watch.ts';
-import { GuestHeartbeat } from '../hypervisor/heartbeat.ts';
 import { LifeCycle } from '../hypervisor/life-cycle.ts';
 import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
 import type { Epoch, HostId, VmId } from '../model/ids.ts';
@@ -30,14 +28,13 @@ import type { Probe } from '../ports/probe.ts';
 import type { OpenDisks, Storage, VmView } from '../storage/api.ts';
 import { createAbsentDisks } from './absent-disks.ts';
 import type { Emit } from './event-log.ts';
+import { activityOf, type GuestWatch, watchGuest } from './guest-watch.ts';
 
-interface Entry {
+interface Entry extends GuestWatch {
   readonly vm: VmId;
   readonly name: string;
   epoch: Epoch;
   readonly life: LifeCycle;
-  readonly heartbeat: GuestHeartbeat;
-  readonly hang: HangWatch;
   /** Written once, when the VM is made; null until the directory has shown it. */
   spec: VmSpec | null;
   guest: Guest | null;
@@ -212,45 +209,13 @@ export function createRunner(options: {
 
   function newEntry(vm: VmId, name: string, epoch: Epoch, state: GuestState): Entry {
     const life = new LifeCycle(name, state, log, changed);
+    const watch = watchGuest({
+      ...{ clock, emit, changed, timings: options.timings, vm: { vm, name } },
+      isRunning: () => life.is('running'),
+      activity: () => activity(entry),
+    });
     const entry: Entry = {
-      vm,
-      name,
-      epoch,
-      life,
-      heartbeat: new GuestHeartbeat({
-        clock,
-        silentAfterMs: options.timings.guestSilentAfterMs,
-        isRunning: () => life.is('running'),
-        events: {
-          heard(afterSilence) {
-            const again = afterSilence ? ' again' : '';
-            emit('vm.ready', `The guest of VM ${name} reports${again}`, { vm, name });
-            entry.hang.end();
-            changed();
-          },
-          silent(forMs) {
-            const seconds = Math.round(forMs / 1000);
-            emit('vm.silent', `The guest of VM ${name} has not been heard for ${seconds} s`, {
-              vm,
-              name,
-            });
-            entry.hang.begin();
-            changed();
-          },
-        },
-      }),
-      hang: new HangWatch({
-        clock,
-        hungAfterMs: options.timings.guestHungAfterMs,
-        activity: () => activityOf(entry),
-        changed(hangs) {
-          if (hangs) {
-            const text = `The guest of VM ${name} hangs: it is not heard, and asks nothing of its disks`;
-            emit('vm.hung', text, { vm, name });
-          }
-          changed();
-        },
-      }),
+      ...{ vm, name, epoch, life, ...watch },
       spec: null,
       guest: null,
       disks: null,
@@ -264,23 +229,11 @@ export function createRunner(options: {
     return entry;
   }
 
-  /** What its guest has asked of its disks; null: that can not be told now. Where it has none, there is nothing but
-   * its silence, and that is not enough. */
-  async function activityOf(entry: Entry): Promise<DiskActivity | null> {
+  async function activity(entry: Entry): Promise<DiskActivity | null> {
     const { guest, disks, life } = entry;
     const known = spec(entry);
-    if (guest === null || disks === null || !life.is('running')) return null;
-    if (known === null) return null;
-    const served = disks.activity();
-    const paths = pathDisks(known.disks);
-    if (disks.disks.length + paths.length === 0) return null;
-    if (paths.length === 0) return served;
-    for (const { path } of paths) {
-      if ((await guests.pathProblem(path)) !== null) return null;
-    }
-    const own = await guest.pathActivity();
-    if (own === null) return null;
-    return { requests: served.requests + own.requests, inFlight: served.inFlight + own.inFlight };
+    if (guest === null || disks === null || known === null || !life.is('running')) return null;
+    return activityOf(guest, disks, pathDisks(known.disks), guests);
   }
 
   /** As a crash, if it hangs still. */
