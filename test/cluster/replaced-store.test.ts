@@ -11,15 +11,7 @@ const MiB = 2 ** 20;
 async function running(): Promise<Cluster> {
   const cluster = new Cluster({ hosts: 4 });
   await cluster.start();
-  const { manager } = cluster.machine('host-1');
-  await cluster.wait(
-    manager.createVm({
-      name: 'web',
-      memoryBytes: 96 * MiB,
-      disks: [{ sizeBytes: 4 * MiB }],
-      hosts: ['host-1', 'host-2', 'host-3'].map(hostId),
-    }),
-  );
+  await cluster.makeWeb({ disks: [{ sizeBytes: 4 * MiB }] });
   return cluster;
 }
 

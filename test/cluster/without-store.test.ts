@@ -14,16 +14,7 @@ const home = 'host-4';
 async function running(more: Partial<VmRequest> = {}): Promise<Cluster> {
   const cluster = new Cluster({ hosts: 4 });
   await cluster.start();
-  const { manager } = cluster.machine('host-1');
-  await cluster.wait(
-    manager.createVm({
-      name: 'web',
-      memoryBytes: 96 * MiB,
-      disks: [{ sizeBytes: 4 * MiB }],
-      hosts: ['host-1', 'host-2', 'host-3'].map(hostId),
-      ...more,
-    }),
-  );
+  await cluster.makeWeb({ disks: [{ sizeBytes: 4 * MiB }], ...more });
   await cluster.wait(cluster.machine(home).manager.startVm('web', { on: hostId(home) }));
   await cluster.run(3000);
   expect(cluster.running('web')).toEqual([home]);
