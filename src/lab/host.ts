@@ -89,6 +89,8 @@ export class LabHost {
     );
     this.configure({ runDir: 'run', api: { socket: 'run/api.sock' }, ...settings });
     mkdirSync(this.runDir, { recursive: true, mode: 0o700 });
+    // In memory, as `/run` is: a start makes a dozen files there, which a disk would have to find places for.
+    await run(['mount', '-t', 'tmpfs', '-o', 'mode=0700', 'holdfast-lab', this.runDir]);
     writeFileSync(join(this.folder, 'context.yaml'), stringify({ sockets: [this.socket] }));
   }
 
@@ -228,7 +230,7 @@ export class LabHost {
 
   /** The process that runs this VM here; its guard is another one. */
   guestOf(vm: string): number | null {
-    const guests = this.processes().filter((pid) => isGuest(readArguments(pid), vm));
+    const guests = this.processes().filter((pid) => guestIn(readArguments(pid), [vm]) !== null);
     return guests[0] ?? null;
   }
 
@@ -238,10 +240,11 @@ export class LabHost {
   }
 }
 
-/** Whether this is the command line of the guest of a VM, not of its guard. */
-export function isGuest(args: readonly string[], vm: string): boolean {
+/** Which of the VMs this is the command line of the guest of; null: of none. A guard is no guest. */
+export function guestIn(args: readonly string[], vms: readonly string[]): string | null {
   const program = (args[0] ?? '').split('/').at(-1) ?? '';
-  return guestPrograms.test(program) && args.some((arg) => arg.includes(vm));
+  if (!guestPrograms.test(program)) return null;
+  return vms.find((vm) => args.some((arg) => arg.includes(vm))) ?? null;
 }
 
 /** No name of a device in a scenario. */

@@ -2,7 +2,7 @@
 // Holdfast says: what the kernel lists is what runs. A stopped guest (SIGSTOP) can not write and does not count,
 // nor does one that the kernel is ending; two that count at the same moment are what must never be.
 
-import { isGuest } from './host.ts';
+import { guestIn } from './host.ts';
 import type { Change, InstanceState } from './instances.ts';
 import {
   isAlive,
@@ -102,9 +102,8 @@ export class Sampler {
   #guestOf(pid: number): { vm: string; host: string } | null {
     const host = this.#watched.hosts.get(networkOf(pid, this.#root) ?? 0);
     if (host === undefined) return null;
-    const args = readArguments(pid, this.#root);
-    const vm = this.#watched.vms.find((id) => isGuest(args, id));
-    return vm === undefined ? null : { vm, host };
+    const vm = guestIn(readArguments(pid, this.#root), this.#watched.vms);
+    return vm === null ? null : { vm, host };
   }
 
   /** `quick`: what it was is what it most likely is. */
