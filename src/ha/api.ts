@@ -47,7 +47,7 @@ export interface VmRunner {
    * more), or is not that of this epoch; then nothing is done. */
   endHung(vm: VmId, epoch: Epoch): Promise<void>;
   /** Guests of this host, those that start or stop included. */
-  running(): RunningVm[];
+  running(): readonly RunningVm[];
   capacity(): { readonly cpus: number; readonly memoryBytes: number };
   /** Something in `running()` changed. */
   onChange(listener: () => void): void;

@@ -296,7 +296,7 @@ class HaModule implements Ha {
     if (!this.#isRunning || this.#isDeaf(nowMs)) return;
     if (!this.#membership.listed(from, list, nowMs)) return;
     // Others only remember it: with 64 hosts that are all starting VMs, lists come all the time.
-    if (this.#master !== null || this.#recoveries.awaited().length > 0) this.#poke();
+    if (this.#master !== null || this.#recoveries.awaited().size > 0) this.#poke();
   }
 
   #askedToProtect(from: HostId, report: ProtectReport, reply: Reply): void {
@@ -381,7 +381,7 @@ class HaModule implements Ha {
     }
     this.#reviewProtection(nowMs);
     this.#master?.advance(nowMs);
-    for (const vm of this.#recoveries.awaited()) this.#lookForReady(vm, nowMs);
+    this.#lookForReady(nowMs);
   }
 
   /** The process was frozen or starved: the silence that it sees is its own. */
@@ -403,17 +403,20 @@ class HaModule implements Ha {
     this.#protectionNews.clear();
   }
 
-  #lookForReady(vm: VmId, nowMs: number): void {
-    const host = this.#recoveries.placeOf(vm);
-    if (host === null) return;
-    const isOwn = host === this.#self;
-    const own = isOwn ? this.#options.runner.running() : null;
-    const running = own ?? this.#membership.member(host)?.list?.vms ?? [];
-    if (!running.some((it) => it.vm === vm && it.ready)) return;
-    const name = this.#recoveries.ready(vm, host, nowMs);
-    if (name === null) return;
-    const text = `The guest of ${name} is heard on ${host}.`;
-    this.#tell('failover.guestReady', text, { id: vm, name });
+  /** Guests that were started by this master and are heard now. */
+  #lookForReady(nowMs: number): void {
+    const awaited = this.#recoveries.awaited();
+    for (const host of new Set(awaited.values())) {
+      const isOwn = host === this.#self;
+      const own = isOwn ? this.#options.runner.running() : null;
+      for (const { vm, ready } of own ?? this.#membership.member(host)?.list?.vms ?? []) {
+        if (!ready || awaited.get(vm) !== host) continue;
+        const name = this.#recoveries.ready(vm, host, nowMs);
+        if (name === null) continue;
+        const text = `The guest of ${name} is heard on ${host}.`;
+        this.#tell('failover.guestReady', text, { id: vm, name });
+      }
+    }
   }
 
   // ---- master and agent ---------------------------------------------------------------------------

@@ -73,16 +73,13 @@ export class Recoveries {
     return story.name;
   }
 
-  /** VMs that were started and whose guests have not been heard yet. */
-  awaited(): VmId[] {
-    return [...this.#open.values()]
-      .filter((story) => story.steps.startedAtMs !== null)
-      .map((story) => story.vm);
-  }
-
-  /** Where a VM of these was started. */
-  placeOf(vm: VmId): HostId | null {
-    return this.#open.get(vm)?.to ?? null;
+  /** VMs that were started and whose guests have not been heard yet, and where. */
+  awaited(): ReadonlyMap<VmId, HostId> {
+    const awaited = new Map<VmId, HostId>();
+    for (const { vm, to, steps } of this.#open.values()) {
+      if (steps.startedAtMs !== null && to !== null) awaited.set(vm, to);
+    }
+    return awaited;
   }
 
   /** The master abdicated: what it has not started is another's. */

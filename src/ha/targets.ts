@@ -44,15 +44,13 @@ export class Targets {
     if (this.#kind === 'full') {
       targets.push(targetOf(this.#self, this.#runner.capacity(), this.#runner.running()));
     }
-    const reported = new Set(this.#runner.running().map((vm) => vm.vm));
     for (const { host, condition, beat, list } of this.#membership.members()) {
       if (condition !== 'linked' || beat?.kind !== 'full' || list === null) continue;
-      for (const { vm } of list.vms) reported.add(vm);
       if (master === null ? !reachable.has(host) : beat.master !== master) continue;
       targets.push(targetOf(host, beat, list.vms));
     }
     for (const [vm, { untilMs }] of this.#placed) {
-      if (untilMs <= nowMs || reported.has(vm)) this.#placed.delete(vm);
+      if (untilMs <= nowMs || this.#membership.runsOn(vm) !== null) this.#placed.delete(vm);
     }
     return targets.map((target) => this.#lessPlaced(target));
   }

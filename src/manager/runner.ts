@@ -81,8 +81,11 @@ export function createRunner(options: {
   const absentDisks = createAbsentDisks({ storage, clock, log, emit, timings: options.timings });
   const listeners: (() => void)[] = [];
   let detached = false;
+  /** The answer of `running`, as long as nothing of it has changed: it is asked for many times in each turn of HA. */
+  let list: readonly RunningVm[] | null = null;
 
   function changed(): void {
+    list = null;
     for (const listener of listeners) listener();
   }
 
@@ -97,6 +100,16 @@ export function createRunner(options: {
   function spec(entry: Entry): VmSpec | null {
     entry.spec ??= storage.vm(entry.vm)?.spec ?? null;
     return entry.spec;
+  }
+
+  function rowOf(entry: Entry): RunningVm {
+    const { vm, name, epoch, life, heartbeat, hang } = entry;
+    const known = spec(entry);
+    return {
+      ...{ vm, name, epoch, state: life.state, ready: heartbeat.isReady, hung: hang.hangs },
+      cpus: known?.cpus ?? 1,
+      memoryBytes: known?.memoryBytes ?? 0,
+    };
   }
 
   function usedMemory(): number {
@@ -145,6 +158,7 @@ export function createRunner(options: {
           : { set: { service: runnerService, key: restartKey, value: { ...proof } } }),
       });
       entry.epoch = locked;
+      list = null;
       entry.disks = await openDisks(entry, false);
       await absentDisks.noteMissing({ vm, name: view.name, epoch: locked }, entry.disks.missing);
       const deadlineMs = storage.leaseDeadline(vm);
@@ -601,20 +615,13 @@ export function createRunner(options: {
     stopVm,
     recover,
     isHere: (vm) => entries.has(vm),
-    running: () =>
-      [...entries.values()].map((entry): RunningVm => {
-        const known = spec(entry);
-        return {
-          vm: entry.vm,
-          name: entry.name,
-          epoch: entry.epoch,
-          state: entry.life.state,
-          ready: entry.heartbeat.isReady,
-          hung: entry.hang.hangs,
-          cpus: known?.cpus ?? 1,
-          memoryBytes: known?.memoryBytes ?? 0,
-        };
-      }),
+    running() {
+      if (list !== null) return list;
+      const rows = [...entries.values()].map(rowOf);
+      // A specification that the directory has not shown yet comes without a change of anything here.
+      if ([...entries.values()].every((entry) => entry.spec !== null)) list = rows;
+      return rows;
+    },
     capacity: () => guests.capacity(),
     onChange: (listener) => void listeners.push(listener),
     async detach() {

@@ -285,7 +285,7 @@ class PeersHa implements Ha {
   #lookForReady(nowMs: number): void {
     const { self, runner } = this.#options;
     const ready = new Set(runner.running().flatMap((one) => (one.ready ? [one.vm] : [])));
-    for (const vm of this.#recoveries.awaited()) {
+    for (const vm of this.#recoveries.awaited().keys()) {
       const name = ready.has(vm) ? this.#recoveries.ready(vm, self, nowMs) : null;
       if (name === null) continue;
       this.#tell('failover.guestReady', `The guest of ${name} is heard on ${self}.`, vm, name);
