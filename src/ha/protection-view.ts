@@ -27,6 +27,8 @@ export class ProtectionView {
   constructor(storage: Storage, clock: Clock) {
     this.#storage = storage;
     this.#clock = clock;
+    // The store keeps up to date what was asked for of all VMs: whoever becomes master later must not wait for that.
+    this.#read();
   }
 
   /** Of all VMs that are accessible now and have one. */

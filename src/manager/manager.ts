@@ -355,7 +355,7 @@ export function createManager(options: {
   async function createVm(request: VmRequest): Promise<VmInfo> {
     const spec = await toSpec(request, options.policies);
     assertPossible(spec);
-    assertPathsFree(spec, storage.vms());
+    assertPathsFree(spec, () => storage.vms());
     const vm = await storage.createVm(spec, request);
     events.emit('vm.created', `VM ${spec.name} was made`, { vm, name: spec.name });
     return again(vm);

@@ -86,11 +86,13 @@ async function toDisk(
  * No two VMs, and no two disks of one, write to the same path: nothing would keep them apart. This is a help,
  * not a guard: the directory may lag, and one file may have two paths.
  */
-export function assertPathsFree(spec: VmSpec, others: readonly VmView[]): void {
+export function assertPathsFree(spec: VmSpec, others: () => readonly VmView[]): void {
+  const disks = pathDisks(spec.disks);
+  if (disks.length === 0) return; // as mostly, and there may be thousands of others
   const users = new Map(
-    others.flatMap((vm) => pathDisks(vm.spec.disks).map(({ path }) => [path, `VM ${vm.name}`])),
+    others().flatMap((vm) => pathDisks(vm.spec.disks).map(({ path }) => [path, `VM ${vm.name}`])),
   );
-  for (const { name, path } of pathDisks(spec.disks)) {
+  for (const { name, path } of disks) {
     const user = users.get(path);
     if (user !== undefined) {
       throw new HoldfastError('name-in-use', `${name} of VM ${spec.name}: ${user} has ${path}`);
