@@ -48,6 +48,8 @@ interface Entry extends GuestWatch {
   /** What its guest may have written while it was being started is gone. */
   hasLostWrites: boolean;
   onExit: (() => void) | null;
+  /** What is told of it, as long as that has not changed. */
+  row: RunningVm | null;
   /** The end of the VM's queue of steps. */
   steps: Promise<void>;
 }
@@ -81,12 +83,17 @@ export function createRunner(options: {
   const absentDisks = createAbsentDisks({ storage, clock, log, emit, timings: options.timings });
   const listeners: (() => void)[] = [];
   let detached = false;
-  /** The answer of `running`, as long as nothing of it has changed: it is asked for many times in each turn of HA. */
+  /** The rows of all, as long as none has changed: it is asked for many times in each turn of HA. */
   let list: readonly RunningVm[] | null = null;
 
-  function changed(): void {
+  function tell(): void {
     list = null;
     for (const listener of listeners) listener();
+  }
+
+  function changed(entry: Entry): void {
+    entry.row = null;
+    tell();
   }
 
   /** Queues a step of one VM; what it throws stays with this VM. */
@@ -103,13 +110,17 @@ export function createRunner(options: {
   }
 
   function rowOf(entry: Entry): RunningVm {
+    if (entry.row !== null) return entry.row;
     const { vm, name, epoch, life, heartbeat, hang } = entry;
     const known = spec(entry);
-    return {
+    const row: RunningVm = {
       ...{ vm, name, epoch, state: life.state, ready: heartbeat.isReady, hung: hang.hangs },
       cpus: known?.cpus ?? 1,
       memoryBytes: known?.memoryBytes ?? 0,
     };
+    // A specification that the directory has not shown yet comes without a change of anything here.
+    if (known !== null) entry.row = row;
+    return row;
   }
 
   function usedMemory(): number {
@@ -147,7 +158,7 @@ export function createRunner(options: {
     const view = assertStartable(vm);
     const entry = newEntry(vm, view.name, 0 as Epoch, 'starting');
     entries.set(vm, entry);
-    changed();
+    changed(entry);
     let locked: Epoch | null = null;
     try {
       await lookAtPaths(view); // before the lock, which is then not taken in vain
@@ -158,6 +169,7 @@ export function createRunner(options: {
           : { set: { service: runnerService, key: restartKey, value: { ...proof } } }),
       });
       entry.epoch = locked;
+      entry.row = null;
       list = null;
       entry.disks = await openDisks(entry, false);
       await absentDisks.noteMissing({ vm, name: view.name, epoch: locked }, entry.disks.missing);
@@ -222,9 +234,10 @@ export function createRunner(options: {
   }
 
   function newEntry(vm: VmId, name: string, epoch: Epoch, state: GuestState): Entry {
-    const life = new LifeCycle(name, state, log, changed);
+    const noted = () => changed(entry);
+    const life = new LifeCycle(name, state, log, noted);
     const watch = watchGuest({
-      ...{ clock, emit, changed, timings: options.timings, vm: { vm, name } },
+      ...{ clock, emit, changed: noted, timings: options.timings, vm: { vm, name } },
       isRunning: () => life.is('running'),
       activity: () => activity(entry),
     });
@@ -238,6 +251,7 @@ export function createRunner(options: {
       isLost: false,
       hasLostWrites: false,
       onExit: null,
+      row: null,
       steps: Promise.resolve(),
     };
     return entry;
@@ -280,7 +294,7 @@ export function createRunner(options: {
     entry.heartbeat.end();
     entry.hang.stop(); // that it hung goes with it: it is the last that was seen of it
     if (entries.get(entry.vm) === entry) entries.delete(entry.vm);
-    changed();
+    changed(entry);
   }
 
   async function end(entry: Entry): Promise<void> {
@@ -418,7 +432,7 @@ export function createRunner(options: {
   function expectNothing(entry: Entry): void {
     entry.heartbeat.reset();
     entry.hang.end();
-    changed();
+    changed(entry);
   }
 
   /** HA will start it again, here or elsewhere: it is protected and does not run. */
@@ -535,7 +549,7 @@ export function createRunner(options: {
     const doubtful = optional.map((disk) => disk.name).filter((name) => !absent.includes(name));
     attachLater(entry, absent, doubtful);
     await resume(entry);
-    changed();
+    changed(entry);
   }
 
   async function lost(entry: Entry): Promise<void> {
@@ -606,7 +620,7 @@ export function createRunner(options: {
       storage.adopt(guest.vm, guest.epoch);
       options.onPoweredOn(guest.vm, guest.epoch);
     }
-    changed();
+    tell();
   }
 
   return {
@@ -617,9 +631,9 @@ export function createRunner(options: {
     isHere: (vm) => entries.has(vm),
     running() {
       if (list !== null) return list;
-      const rows = [...entries.values()].map(rowOf);
-      // A specification that the directory has not shown yet comes without a change of anything here.
-      if ([...entries.values()].every((entry) => entry.spec !== null)) list = rows;
+      const all = [...entries.values()];
+      const rows = all.map(rowOf);
+      if (all.every((entry) => entry.row !== null)) list = rows;
       return rows;
     },
     capacity: () => guests.capacity(),
