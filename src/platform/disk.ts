@@ -3,7 +3,7 @@
 // is made durable in that folder too, which a sync of the file alone does not do.
 
 import { constants, readFileSync, statfsSync } from 'node:fs';
-import { open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { HoldfastError } from '../model/errors.ts';
@@ -67,10 +67,24 @@ export async function openExistingFolder(folder: string): Promise<NodeDisk> {
   }
 }
 
-/** Un-synced writes live in the page cache of this boot, for this device. */
+/** Un-synced writes live in the page cache of this boot, for this device as it is there now. */
 async function readIncarnation(folder: string): Promise<string> {
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  return `${boot}/${(await stat(folder)).dev.toString(16)}`;
+  const { dev } = await stat(folder);
+  return `${boot}/${dev.toString(16)}${await sequenceOf(dev)}`;
+}
+
+/** A device that was taken out and put back may have the number that it had; the kernel counts how often it found one
+ * (`diskseq`, since Linux 5.15; of a partition its disk has it). Empty: the file system is on no block device of its own. */
+async function sequenceOf(dev: number): Promise<string> {
+  const major = (dev >>> 8) & 0xfff;
+  const minor = (dev & 0xff) | ((dev >>> 12) & 0xfff00);
+  const device = `/sys/dev/block/${major}:${minor}`;
+  for (const path of [`${device}/diskseq`, `${device}/../diskseq`]) {
+    const sequence = await readFile(path, 'utf8').catch(() => null); // not this one
+    if (sequence !== null) return `/${sequence.trim()}`;
+  }
+  return '';
 }
 
 function makeDisk(root: string, incarnation: string, close: () => void): NodeDisk {

@@ -1,5 +1,12 @@
 import { execFileSync, spawn } from 'node:child_process';
-import { mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
@@ -420,6 +427,35 @@ describe('the store', () => {
     expect(freeBytes).toBeGreaterThan(0);
   });
 
+  it('has another incarnation when its device was taken out and put back in the meantime', async () => {
+    const folder = await temporaryFolder();
+    const image = join(folder, 'image');
+    const place = join(folder, 'place');
+    mkdirSync(place);
+    writeFileSync(image, '');
+    truncateSync(image, 2 ** 26);
+    execFileSync('mkfs.ext4', ['-q', image]);
+    const loop = attachLoop(image, []);
+    if (loop === null) return; // for root only
+    async function look() {
+      execFileSync('mount', [loop as string, place]);
+      try {
+        const disk = await openLocalDisk(join(place, 'store'));
+        disk.close();
+        return { dev: statSync(place).dev, incarnation: disk.incarnation };
+      } finally {
+        execFileSync('umount', [place]);
+      }
+    }
+    const before = await look();
+    expect(await look()).toEqual(before);
+    execFileSync('losetup', ['--detach', loop]);
+    if (attachLoop(image, [loop]) === null) return; // somebody else has it now
+    const after = await look();
+    expect(after.dev).toBe(before.dev);
+    expect(after.incarnation).not.toBe(before.incarnation);
+  });
+
   it('is used by one daemon at a time', async () => {
     const folder = await temporaryFolder();
     const first = await openLocalDisk(folder);
@@ -482,6 +518,32 @@ describe('a file that is replaced', () => {
     ]);
   });
 });
+
+/** Null: it can not be done here. `at`: the loop device that it shall be. */
+function attachLoop(image: string, at: readonly string[]): string | null {
+  const which = at.length > 0 ? at : ['--find'];
+  let loop: string;
+  try {
+    loop = execFileSync('losetup', ['--show', ...which, image], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    }).trim();
+  } catch {
+    return null;
+  }
+  cleanUp(() => {
+    const held = execFileSync('losetup', [
+      '--list',
+      '--noheadings',
+      '--output',
+      'NAME',
+      '-j',
+      image,
+    ]);
+    if (held.length > 0) execFileSync('losetup', ['--detach', loop]);
+  });
+  return loop;
+}
 
 function mountTmpfs(folder: string, size: string): boolean {
   try {

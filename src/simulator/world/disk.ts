@@ -93,9 +93,11 @@ export class VirtualDisk implements Device {
     this.#usedBytes += file.content.heldBytes;
   }
 
-  /** Taken out while the machine runs, with what happened to be on it already. */
+  /** Taken out while the machine runs, with what happened to be on it already. Whoever opens it later knows that it
+   * was, also where no daemon was there to see it. */
   pull(): void {
     this.#endRun(this.#run);
+    this.#incarnation += 1;
     this.isPulled = true;
     this.#loseUnsynced();
   }
