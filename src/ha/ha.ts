@@ -407,9 +407,11 @@ class HaModule implements Ha {
   #lookForReady(nowMs: number): void {
     const awaited = this.#recoveries.awaited();
     for (const host of new Set(awaited.values())) {
-      const isOwn = host === this.#self;
-      const own = isOwn ? this.#options.runner.running() : null;
-      for (const { vm, ready } of own ?? this.#membership.member(host)?.list?.vms ?? []) {
+      const running =
+        host === this.#self
+          ? this.#options.runner.running()
+          : (this.#membership.member(host)?.list?.vms ?? []);
+      for (const { vm, ready } of running) {
         if (!ready || awaited.get(vm) !== host) continue;
         const name = this.#recoveries.ready(vm, host, nowMs);
         if (name === null) continue;

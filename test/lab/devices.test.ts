@@ -2,7 +2,6 @@
 
 import {
   closeSync,
-  existsSync,
   fsyncSync,
   mkdtempSync,
   openSync,
@@ -14,9 +13,8 @@ import {
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { detachLoops, LabDevice } from '../../src/lab/devices.ts';
+import { canMount } from '../support/can-mount.ts';
 
-/** Mounting is root's alone, and not every kernel has loop devices. */
-const canMount = process.getuid?.() === 0 && existsSync('/dev/loop-control');
 describe.runIf(canMount)('a device of the lab', () => {
   let folder: string;
   let device: LabDevice;

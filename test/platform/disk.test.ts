@@ -16,6 +16,7 @@ import { openLocalDisk } from '../../src/platform/disk.ts';
 import { openDiskFile } from '../../src/platform/disk-file.ts';
 import { writeFileDurably } from '../../src/platform/durable-file.ts';
 import { DiskError, type DiskFile } from '../../src/ports/disk.ts';
+import { canMount } from '../support/can-mount.ts';
 import { cleanUp, compiled, temporaryFolder } from './fixture.ts';
 
 type Done = (error: DiskError | null) => void;
@@ -427,34 +428,44 @@ describe('the store', () => {
     expect(freeBytes).toBeGreaterThan(0);
   });
 
-  it('has another incarnation when its device was taken out and put back in the meantime', async () => {
-    const folder = await temporaryFolder();
-    const image = join(folder, 'image');
-    const place = join(folder, 'place');
-    mkdirSync(place);
-    writeFileSync(image, '');
-    truncateSync(image, 2 ** 26);
-    execFileSync('mkfs.ext4', ['-q', image]);
-    const loop = attachLoop(image, []);
-    if (loop === null) return; // for root only
-    async function look() {
-      execFileSync('mount', [loop as string, place]);
-      try {
-        const disk = await openLocalDisk(join(place, 'store'));
-        disk.close();
-        return { dev: statSync(place).dev, incarnation: disk.incarnation };
-      } finally {
-        execFileSync('umount', [place]);
+  it.runIf(canMount)(
+    'has another incarnation when its device was taken out and put back',
+    async () => {
+      const folder = await temporaryFolder();
+      const image = join(folder, 'image');
+      const place = join(folder, 'place');
+      mkdirSync(place);
+      writeFileSync(image, '');
+      truncateSync(image, 2 ** 26);
+      run('mkfs.ext4', '-q', image);
+      cleanUp(() => {
+        const [loop] = run('losetup', '--noheadings', '--output', 'NAME', '-j', image).split('\n');
+        if (loop) run('losetup', '--detach', loop.trim());
+      });
+      const loop = run('losetup', '--find', '--show', image).trim();
+      async function look() {
+        run('mount', loop, place);
+        try {
+          const disk = await openLocalDisk(join(place, 'store'));
+          disk.close();
+          return { dev: statSync(place).dev, incarnation: disk.incarnation };
+        } finally {
+          run('umount', place);
+        }
       }
-    }
-    const before = await look();
-    expect(await look()).toEqual(before);
-    execFileSync('losetup', ['--detach', loop]);
-    if (attachLoop(image, [loop]) === null) return; // somebody else has it now
-    const after = await look();
-    expect(after.dev).toBe(before.dev);
-    expect(after.incarnation).not.toBe(before.incarnation);
-  });
+      const before = await look();
+      expect(await look()).toEqual(before);
+      run('losetup', '--detach', loop);
+      try {
+        run('losetup', loop, image);
+      } catch {
+        return; // another test has it now
+      }
+      const after = await look();
+      expect(after.dev).toBe(before.dev);
+      expect(after.incarnation).not.toBe(before.incarnation);
+    },
+  );
 
   it('is used by one daemon at a time', async () => {
     const folder = await temporaryFolder();
@@ -519,31 +530,8 @@ describe('a file that is replaced', () => {
   });
 });
 
-/** Null: it can not be done here. `at`: the loop device that it shall be. */
-function attachLoop(image: string, at: readonly string[]): string | null {
-  const which = at.length > 0 ? at : ['--find'];
-  let loop: string;
-  try {
-    loop = execFileSync('losetup', ['--show', ...which, image], {
-      encoding: 'utf8',
-      stdio: ['ignore', 'pipe', 'ignore'],
-    }).trim();
-  } catch {
-    return null;
-  }
-  cleanUp(() => {
-    const held = execFileSync('losetup', [
-      '--list',
-      '--noheadings',
-      '--output',
-      'NAME',
-      '-j',
-      image,
-    ]);
-    if (held.length > 0) execFileSync('losetup', ['--detach', loop]);
-  });
-  return loop;
-}
+const run = (program: string, ...args: string[]): string =>
+  execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
 
 function mountTmpfs(folder: string, size: string): boolean {
   try {
