@@ -45,6 +45,7 @@ function possible(steps, hosts, endMs) {
   const off = new Set();
   const stopped = new Set();
   const full = new Set();
+  const slow = new Set();
   const done = [];
   for (const step of steps) {
     const { kind, host } = step;
@@ -60,6 +61,7 @@ function possible(steps, hosts, endMs) {
       continue;
     } else if (kind === 'fillDisk' && !off.has(host)) full.add(host);
     else if (kind === 'freeDisk' && !off.has(host) && full.has(host)) full.delete(host);
+    else if (kind === 'slowDisk') slow.add(host);
     else if (!anytime.includes(kind)) continue;
     done.push(step);
   }
@@ -70,6 +72,7 @@ function possible(steps, hosts, endMs) {
       .filter((host) => stopped.has(host))
       .map((host) => ({ atMs: endMs, kind: 'startDaemon', host })),
     ...[...full].map((host) => ({ atMs: endMs, kind: 'freeDisk', host })),
+    ...[...slow].map((host) => ({ atMs: endMs, kind: 'slowDisk', host, byMs: 0 })),
   ];
   return { done, mend };
 }

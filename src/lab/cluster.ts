@@ -108,13 +108,18 @@ export class LabCluster {
     const { cluster, steps } = this.scenario;
     const own = steps.filter((step) => befallsMainDevice(step, host.name));
     if (own.length > 0) {
-      await host.ownMainDevice().catch((error: Error) => {
+      await host.ownMainDevice(isSlowed(own)).catch((error: Error) => {
         if (own.some(({ kind }) => kind !== 'crash')) throw error;
         this.#options.say(`what is not synced survives crashes of ${host.name}: ${error.message}`);
       });
     }
     const spec = cluster.hosts.find(({ name }) => name === host.name);
-    for (const device of spec?.devices ?? []) await host.addDevice(device);
+    for (const device of spec?.devices ?? []) {
+      const its = steps.filter(
+        (step) => 'device' in step && step.device === device.name && step.host === host.name,
+      );
+      await host.addDevice(device, isSlowed(its));
+    }
   }
 
   async #boot(host: LabHost): Promise<void> {
@@ -146,10 +151,13 @@ export class LabCluster {
   }
 }
 
+const isSlowed = (steps: readonly Step[]): boolean => steps.some(({ kind }) => kind === 'slowDisk');
+
 function befallsMainDevice(step: Step, host: string): boolean {
   switch (step.kind) {
     case 'crash':
       return step.host === host;
+    case 'slowDisk':
     case 'fillDisk':
     case 'freeDisk':
     case 'failDisk':

@@ -12,6 +12,7 @@ import { rmdirSync, rmSync, statfsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { run } from './program.ts';
+import { Throttle } from './throttle.ts';
 
 const size = '32G';
 /** Nothing is kept back for root, as whom everything here runs, and nothing is written in the background. */
@@ -27,15 +28,20 @@ export class LabDevice {
   /** Where it is mounted. */
   readonly place: string;
   readonly #images: string;
+  readonly #throttleIn: readonly string[] | null;
+  #throttle: Throttle | null = null;
+  #slowByMs = 0;
   #generation = 0;
   #state: 'none' | 'works' | 'failed' | 'out' = 'none';
   /** It is out because its host lost power. */
   #hasNoPower = false;
 
-  /** `images`: the beginning of the names of its files. */
-  constructor(place: string, images: string) {
+  /** `images`: the beginning of the names of its files. `throttleIn`: it can be slow, and this goes before the
+   * command of what makes it so. */
+  constructor(place: string, images: string, throttleIn: readonly string[] | null = null) {
     this.place = place;
     this.#images = images;
+    this.#throttleIn = throttleIn;
   }
 
   /** An empty one, in the place of whatever was there. */
@@ -62,6 +68,12 @@ export class LabDevice {
 
   free(): void {
     rmSync(this.#ballast, { force: true });
+  }
+
+  /** Takes one request per so many milliseconds; at 0 as many as it can. */
+  async slow(byMs: number): Promise<void> {
+    this.#slowByMs = byMs;
+    await this.#throttle?.slow(byMs);
   }
 
   /** It is there, and nothing on it can be read or written. */
@@ -115,9 +127,17 @@ export class LabDevice {
   async #mount(): Promise<void> {
     await mkdir(this.place, { recursive: true, mode: 0o700 });
     // The old one stays where it is until the lab is removed, so that its number is not given away.
-    const loop = (await run(['losetup', '--find', '--show', this.#image])).trim();
+    const loop = (await run(['losetup', '--find', '--show', await this.#behindThrottle()])).trim();
     await run(['mount', '-t', 'ext4', '-o', 'noinit_itable', loop, this.place]);
     this.#state = 'works';
+  }
+
+  /** What stands for the image. The old throttle stays, as the old loop device does. */
+  async #behindThrottle(): Promise<string> {
+    if (this.#throttleIn === null) return this.#image;
+    this.#throttle = await Throttle.start(this.#image, this.#throttleIn);
+    if (this.#slowByMs > 0) await this.#throttle.slow(this.#slowByMs);
+    return this.#throttle.file;
   }
 
   /** Whoever still has files open there may keep them. */

@@ -14,7 +14,15 @@ import { type ApiClient, createClient } from '../api/client.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Network, ScenarioDevice, ScenarioHost } from '../scenario/scenario.ts';
 import { LabDevice } from './devices.ts';
-import { addressOf, inHost, inodeOf, namespaceOf, processesIn, setLinks } from './namespaces.ts';
+import {
+  addressOf,
+  besideHosts,
+  inHost,
+  inodeOf,
+  namespaceOf,
+  processesIn,
+  setLinks,
+} from './namespaces.ts';
 import { readArguments, readOrNull, signal } from './processes.ts';
 import { holdfast, run } from './program.ts';
 
@@ -104,20 +112,22 @@ export class LabHost {
   }
 
   /** Gives its main device a file system of its own; before its daemon runs for the first time. */
-  async ownMainDevice(): Promise<void> {
-    const device = new LabDevice(join(this.folder, 'data', 'store'), join(this.folder, mainDevice));
-    await device.install();
-    this.#devices.set(mainDevice, device);
+  async ownMainDevice(canBeSlow: boolean): Promise<void> {
+    await this.#install(mainDevice, join(this.folder, 'data', 'store'), mainDevice, canBeSlow);
   }
 
   /** A further device, as an operator adds one. */
-  async addDevice(wanted: ScenarioDevice): Promise<void> {
+  async addDevice(wanted: ScenarioDevice, canBeSlow: boolean): Promise<void> {
     const { name } = wanted;
-    const place = join(this.folder, 'devices', name);
-    const device = new LabDevice(place, join(this.folder, `device-${name}`));
+    await this.#install(name, join(this.folder, 'devices', name), `device-${name}`, canBeSlow);
+    await this.#makeOurs(wanted);
+  }
+
+  async #install(name: string, place: string, images: string, canBeSlow: boolean): Promise<void> {
+    const throttleIn = canBeSlow ? besideHosts(this.#options.lab) : null;
+    const device = new LabDevice(place, join(this.folder, images), throttleIn);
     await device.install();
     this.#devices.set(name, device);
-    await this.#makeOurs(wanted);
   }
 
   device(name = mainDevice): LabDevice {

@@ -76,17 +76,24 @@ export async function remove({ id, folder }: LabRecord, patienceMs = 10_000): Pr
     await delay(10);
   }
   await removeNamespaces(id);
-  for (const path of mountsBelow(folder)) await run(['umount', path]);
+  const mounts = mountsBelow(folder);
+  const unmount = async (those: typeof mounts): Promise<void> => {
+    for (const { path } of those) await run(['umount', path]);
+  };
+  // The file of a throttle is in use until the loop device on it is gone.
+  await unmount(mounts.filter(({ kind }) => kind !== 'fuse'));
   await detachLoops(folder);
+  await unmount(mounts.filter(({ kind }) => kind === 'fuse'));
   await rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   rmSync(join(registry, `${id}.json`), { force: true });
 }
 
 /** The innermost first. */
-function mountsBelow(folder: string): string[] {
+function mountsBelow(folder: string): { path: string; kind: string }[] {
   return readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
-    .map((line) => line.split(' ')[1] ?? '')
-    .filter((path) => path.startsWith(`${folder}/`))
+    .map((line) => line.split(' '))
+    .map(([, path = '', kind = '']) => ({ path, kind }))
+    .filter(({ path }) => path.startsWith(`${folder}/`))
     .toReversed();
 }

@@ -25,6 +25,9 @@ export const namespaceOf = (lab: string, host: string): string => `${prefix}-${l
 const switchOf = (lab: string): string => `${prefix}-${lab}.net`;
 export const interfaceOf = (network: Network): string => `${network}0`;
 
+/** Arguments before a command that is a part of no host, and ends with the lab. */
+export const besideHosts = (lab: string): string[] => inNamespace(switchOf(lab));
+
 /** Of the host of this number, counted from 0. */
 export function addressOf(network: Network, index: number): string {
   return `10.77.${networkNames.indexOf(network) + 1}.${index + 1}`;
@@ -32,7 +35,11 @@ export function addressOf(network: Network, index: number): string {
 
 /** Arguments before a command that shall run in the host's place. */
 export function inHost(lab: string, host: string): string[] {
-  return ['nsenter', `--net=${namespaceFolder}/${namespaceOf(lab, host)}`, '--'];
+  return inNamespace(namespaceOf(lab, host));
+}
+
+function inNamespace(namespace: string): string[] {
+  return ['nsenter', `--net=${namespaceFolder}/${namespace}`, '--'];
 }
 
 export async function makeNamespaces({ lab, hosts, networks }: NamespacePlan): Promise<void> {

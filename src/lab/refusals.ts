@@ -47,7 +47,6 @@ function ofStep(step: Step, guest: Scenario['cluster']['guest']): string | null 
     case 'migrate':
     case 'maintenance':
       return 'it is not built yet';
-    case 'slowDisk':
     case 'flakyDisk':
     case 'corruptDisk':
       return onlyWhole;

@@ -55,6 +55,8 @@ export async function apply(step: StepKind, world: World): Promise<void> {
       return cluster.host(step.host).device(step.device).fill();
     case 'freeDisk':
       return cluster.host(step.host).device(step.device).free();
+    case 'slowDisk':
+      return cluster.host(step.host).device(step.device).slow(step.byMs);
     case 'failDisk':
       return cluster.host(step.host).device(step.device).fail();
     case 'pullDisk':

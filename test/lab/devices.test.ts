@@ -11,8 +11,10 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { detachLoops, LabDevice } from '../../src/lab/devices.ts';
+import { listPids, mentions, readArguments, signal } from '../../src/lab/processes.ts';
+import { run } from '../../src/lab/program.ts';
 import { canMount } from '../support/can-mount.ts';
 
 describe.runIf(canMount)('a device of the lab', () => {
@@ -96,6 +98,41 @@ describe.runIf(canMount)('a device of the lab', () => {
     expect(files()).toEqual([]);
     await device.plug();
     expect(files()).toEqual(['kept']);
+  });
+
+  it('takes one request after the other while it is slow, also with its power back', async () => {
+    const slow = new LabDevice(join(folder, 'slow'), join(folder, 'behind'), ['env']);
+    try {
+      await slow.install();
+      const add = (name: string): number => {
+        const file = openSync(join(slow.place, name), 'w');
+        const beganMs = performance.now();
+        writeSync(file, 'word');
+        fsyncSync(file); // what was written, and twice the journal
+        const tookMs = performance.now() - beganMs;
+        closeSync(file);
+        return tookMs;
+      };
+      add('a');
+      await slow.slow(100);
+      expect(add('b')).toBeGreaterThan(50);
+      await slow.losePower();
+      await slow.getPower();
+      expect(readdirSync(slow.place).sort()).toEqual(['a', 'b']);
+      expect(add('c')).toBeGreaterThan(50);
+      await slow.slow(0);
+      add('d');
+    } finally {
+      await slow.pull();
+      await detachLoops(folder);
+      for (const image of ['behind.1.img', 'behind.2.img']) {
+        await run(['umount', `${join(folder, image)}.throttled`]);
+      }
+    }
+    // What served its files ends with the lab otherwise.
+    const serving = () => listPids().filter((pid) => mentions(readArguments(pid), folder));
+    for (const pid of serving()) signal(pid, 'SIGTERM');
+    await vi.waitUntil(() => serving().length === 0);
   });
 
   it('is full, and has room again', async () => {
