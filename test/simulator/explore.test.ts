@@ -35,6 +35,17 @@ describe('a run', () => {
     expect(again.run).toEqual(first.run);
     expect(first.run.violations).toEqual([]);
   });
+
+  it('begins when all hosts reach each other, also where first words are lost', async () => {
+    const plan = { ...planOf(996103), strikes: [] };
+    const { cluster } = plan.scenario;
+    const lossy = { ...cluster, loss: { storage: 0.05, ha: 0 } };
+    const scenario = { ...plan.scenario, cluster: lossy, steps: [], durationMs: 1 };
+    for (const seed of [12, 14]) {
+      const { run } = await story({ ...plan, scenario: { ...scenario, seed } });
+      expect(run.livenessProblems).toEqual([]);
+    }
+  });
 });
 
 describe('a plan', () => {

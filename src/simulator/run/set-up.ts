@@ -73,6 +73,9 @@ export function setUp(world: World, scenario: Scenario): string[] {
     world.machines.every((one) => (one.host?.manager.status().master ?? null) !== null);
   if (!time.advanceUntil(isUp, upWithinMs)) problems.push('the cluster does not come up');
   time.advance(2 * world.options.timings.heartbeatIntervalMs); // everybody has heard everybody
+  if (!time.advanceUntil(() => reachEachOther(world), upWithinMs, 100)) {
+    problems.push('not all hosts reach each other');
+  }
   const make = (vm: ScenarioVm, via: Machine) => makeVm(world, vm, via);
   const files = hiddenVms(scenario.strategies, scenario.cluster.hosts);
   problems.push(...inBatches(world, [...files, ...scenario.vms], 'made', make));
@@ -144,6 +147,13 @@ function disksOf({ name, storage, disksBytes, policy, required }: ScenarioVm): O
 
 async function startVm(vm: ScenarioVm, via: Machine): Promise<void> {
   await via.host?.manager.startVm(vm.name, vm.on === null ? {} : { on: hostId(vm.on) });
+}
+
+/** Words that were lost on the way are said again later. */
+function reachEachOther(world: World): boolean {
+  return world.machines.every((one) =>
+    one.host?.manager.status().hosts.every(({ storage }) => storage === 'reachable'),
+  );
 }
 
 function areProtected(world: World, names: readonly string[]): boolean {
