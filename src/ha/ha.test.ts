@@ -355,6 +355,22 @@ test('a guest that ends by itself is started again on its own host', async () =>
   expect(recovery?.recovery.startedAtMs).toBeLessThan(300);
 });
 
+test('what a voter calls switched off, and is not, is started a little later, whenever that was', async () => {
+  const it = await cluster();
+  const [vm] = (await runningVms(it, 1, 'h3')) as [VmId];
+  for (let phaseMs = 0; phaseMs < 500; phaseMs += 20) {
+    await it.run(phaseMs);
+    it.halfOff.add(vm);
+    it.host('h3').runner.guestExits(vm);
+    await it.run(200);
+    expect(it.runsOn(vm)).toEqual([]);
+    it.halfOff.delete(vm); // and nobody says so
+    await it.run(6000);
+    expect(it.runsOn(vm)).toEqual(['h3']);
+    await it.run(600_000); // what ended so often is not started at once
+  }
+});
+
 test('only the master gives orders, and a witness takes none', async () => {
   const it = new HaCluster(['h1', 'h2', 'h3', 'w'], { witnesses: ['w'] });
   it.boot();

@@ -43,7 +43,8 @@ export const haLimits = {
   /** How often the directory is looked at for the end of a lock, expected or held elsewhere. */
   lockLookMs: 500,
   heldLookMs: 2000,
-  /** At least so often a waiting VM is looked at, should a notice have been lost. */
+  /** At least so often a waiting VM is looked at, and all that shall run is compared with what does, should a
+   * notice have been lost. */
   slowLookMs: 10_000,
   /** How long a VM that a start found unprotected is left alone while the directory catches up. */
   dismissMs: 5000,

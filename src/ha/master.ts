@@ -201,9 +201,14 @@ export class Master {
     const due = this.#getDue;
     const isUnchanged = due?.size === 0 && !this.#isComparisonDue;
     const isIdle = this.#failover.isIdle && !membership.hasPaused;
-    if (isUnchanged && isIdle && this.#comparedVersion === membership.version) return;
-    this.#compareDueMs = nowMs < this.#compareAtMs ? this.#compareAtMs : Number.POSITIVE_INFINITY;
-    if (nowMs < this.#compareAtMs) return;
+    const isRecent = nowMs - this.#compareAtMs < haLimits.slowLookMs;
+    if (isUnchanged && isIdle && isRecent && this.#comparedVersion === membership.version) return;
+    if (nowMs < this.#compareAtMs) {
+      this.#compareDueMs = this.#compareAtMs;
+      this.#isComparisonDue = true; // whatever becomes of what asked for it
+      return;
+    }
+    this.#compareDueMs = Number.POSITIVE_INFINITY;
     this.#compareAtMs = nowMs + haLimits.comparePauseMs;
     if (due === null || due.size > 0) {
       const values = this.#monitor.get(due === null ? null : [...due]);

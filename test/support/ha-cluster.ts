@@ -215,6 +215,8 @@ export class HaCluster {
   /** How the next SETs end. */
   setPlans: (ErrorCode | number)[] = [];
   sets: string[] = [];
+  /** VMs of which a voter has a change that nobody has decided: that its user switches it off. */
+  readonly halfOff = new Set<VmId>();
   gets = 0;
   readonly #vms = new Map<VmId, FakeVm>();
   readonly #watchers = new Map<HostId, Watcher>();
@@ -495,7 +497,7 @@ export class HaCluster {
         return {
           holder: fake.holder,
           epoch: epoch(fake.epoch),
-          isProtected: readProtection(fake.protection)?.protected === true,
+          isProtected: readProtection(fake.protection)?.protected === true && !this.halfOff.has(vm),
           remainingMs: this.remainingMs(fake),
         };
       },
