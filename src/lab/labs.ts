@@ -78,7 +78,7 @@ export async function remove({ id, folder }: LabRecord, patienceMs = 10_000): Pr
   await removeNamespaces(id);
   const mounts = mountsBelow(folder);
   const unmount = async (those: typeof mounts): Promise<void> => {
-    for (const { path } of those) await run(['umount', path]);
+    for (const { path } of those) await unmountUnused(path, giveUpAtMs);
   };
   // The file of a throttle is in use until the loop device on it is gone.
   await unmount(mounts.filter(({ kind }) => kind !== 'fuse'));
@@ -86,6 +86,18 @@ export async function remove({ id, folder }: LabRecord, patienceMs = 10_000): Pr
   await unmount(mounts.filter(({ kind }) => kind === 'fuse'));
   await rm(folder, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
   rmSync(join(registry, `${id}.json`), { force: true });
+}
+
+/** A process is taken for ended when its first thread is; another may still be in a call that uses files. */
+async function unmountUnused(path: string, giveUpAtMs: number): Promise<void> {
+  for (;;) {
+    try {
+      return void (await run(['umount', path]));
+    } catch (error) {
+      if (Date.now() > giveUpAtMs) throw error;
+      await delay(50);
+    }
+  }
 }
 
 /** The innermost first. */

@@ -113,7 +113,13 @@ export function createViews(options: {
     return spec;
   }
 
-  const accessibility = (record: NamespaceRecord) => vmAccessibility(directory, record, reachable);
+  function accessibility(record: NamespaceRecord): Accessibility {
+    const answer = vmAccessibility(directory, record, reachable);
+    // Who is told that it is not counts on being told when it is again: the index must have seen it, too.
+    const isUnseen = !answer.accessible && accessibleVms.get(record.vm)?.unmet === 0;
+    if (isUnseen) accessibleVms.look();
+    return answer;
+  }
 
   function accessibilityAmong(records: readonly NamespaceRecord[]): typeof accessibility {
     if (records.length < manyVms) return accessibility;

@@ -164,13 +164,13 @@ strategies: {failover: accessibility-aware}
   it('names steps that this machine can not do, once', () => {
     const text = `${basic}cluster: {hosts: 3}
 steps:
-  - {at: 1s, slowDisk: h1, by: 200ms}
-  - {at: 2s, slowDisk: h2, by: 0ms}
+  - {at: 1s, flakyDisk: h1, errors: 5%}
+  - {at: 2s, flakyDisk: h2, errors: 0%}
   - {at: 3s, migrate: web, to: h2}
   - {at: 4s, hangGuest: web}
 `;
     expect(of(text).map((line) => line.split(': ')[1])).toEqual([
-      'slowDisk',
+      'flakyDisk',
       'migrate',
       'hangGuest',
     ]);

@@ -41,7 +41,8 @@ export interface AccessibleVms {
   look(): void;
   /** Null: there is no such VM in the directory. The same object for as long as there is. */
   get(vm: VmId): IndexedVm | null;
-  /** Those that are accessible and were not at the last call, in the order of the directory. */
+  /** Those that became accessible since the last call and still are, in the order of the directory; also those that
+   * were so at the last call: who asked in between may have been told that they are not. */
   takeNews(): VmId[];
   /** Called when there may be news again, once until they are taken. */
   onNews(listener: () => void): void;
@@ -71,7 +72,8 @@ interface Need {
 interface Entry extends IndexedVm {
   needs: readonly Need[];
   unmet: number;
-  wasAccessible: boolean;
+  /** It was in the news, and has been accessible all the time since. */
+  isKnown: boolean;
   isTouched: boolean;
 }
 
@@ -155,6 +157,7 @@ export function createAccessibleVms(
   function setUnmet(entry: Entry, unmet: number): void {
     const isOther = (unmet === 0) !== (entry.unmet === 0);
     entry.unmet = unmet;
+    if (unmet > 0) entry.isKnown = false;
     if (!isOther || entry.isTouched) return;
     entry.isTouched = true;
     touched.push(entry);
@@ -173,7 +176,7 @@ export function createAccessibleVms(
     }
     if (entry === undefined) {
       const order = nextOrder++;
-      entry = { vm, order, needs: [], unmet: 1, wasAccessible: false, isTouched: false };
+      entry = { vm, order, needs: [], unmet: 1, isKnown: false, isTouched: false };
       vms.set(vm, entry);
     }
     const before = entry.needs;
@@ -225,10 +228,10 @@ export function createAccessibleVms(
       touched = [];
       const became: Entry[] = [];
       for (const entry of looked) {
-        const isAccessible = entry.unmet === 0;
-        if (isAccessible && !entry.wasAccessible) became.push(entry);
-        entry.wasAccessible = isAccessible;
         entry.isTouched = false;
+        if (entry.unmet > 0 || entry.isKnown) continue;
+        entry.isKnown = true;
+        became.push(entry);
       }
       return became.sort(byOrder).map(({ vm }) => vm);
     },

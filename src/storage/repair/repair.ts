@@ -78,12 +78,25 @@ export function createRepair(options: {
   let timer: Timer | null = null;
 
   function notice(record: ObjectRecord, previous: ObjectRecord | null): void {
+    const mayFollow = askedToFollow(record, previous);
     if (record.kind === 'tombstone' || isFinished(record)) unfinished.delete(record.id);
     else unfinished.add(record.id);
-    // The namespace object follows.
-    if (record.kind !== 'disk' || previous === null) return;
-    const vm = isSamePolicy(record.policy, previous.policy) ? null : directory.namespace(record.vm);
-    if (vm !== null) unfinished.add(vm.id);
+    if (mayFollow !== null && !options.policyChange.isFollowing(mayFollow))
+      unfinished.add(mayFollow.id);
+  }
+
+  /** The namespace object of a disk with another policy; and whoever knows one of the two only now can not tell
+   * whether it has followed. To look at each of its changes would cost more than they do. */
+  function askedToFollow(
+    record: ObjectRecord,
+    previous: ObjectRecord | null,
+  ): NamespaceRecord | null {
+    if (record.kind === 'namespace') {
+      return previous === null || unfinished.has(record.id) ? record : null;
+    }
+    if (record.kind !== 'disk') return null;
+    const isAsBefore = previous !== null && isSamePolicy(record.policy, previous.policy);
+    return isAsBefore ? null : directory.namespace(record.vm);
   }
 
   function isFinished(record: NamespaceRecord | DiskRecord): boolean {
