@@ -88,7 +88,7 @@ export async function remove({ id, folder }: LabRecord, patienceMs = 10_000): Pr
   rmSync(join(registry, `${id}.json`), { force: true });
 }
 
-/** A process is taken for ended when its first thread is; another may still be in a call that uses files. */
+/** For a moment it may still be in use, by what the kernel has not yet cleared away of a process that was killed. */
 async function unmountUnused(path: string, giveUpAtMs: number): Promise<void> {
   for (;;) {
     try {

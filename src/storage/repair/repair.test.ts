@@ -29,15 +29,13 @@ async function followers(records: readonly ObjectRecord[], known: number): Promi
   };
   const none = { placementHosts: () => [], isReachable: () => true };
   const repair = createRepair({
-    ...{
-      self: h1,
-      clock,
-      log: new SilentLog(),
-      timings,
-      directory,
-      ...none,
-      emit: () => undefined,
-    },
+    ...none,
+    self: h1,
+    clock,
+    log: new SilentLog(),
+    timings,
+    directory,
+    emit: () => undefined,
     holder: {} as never,
     absence: { isAnyoneGone: () => false, isGone: () => false },
     voterChange: {} as never,
