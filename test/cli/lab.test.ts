@@ -40,7 +40,7 @@ seed: 7
 cluster: {hosts: 3, drift: {h1: 1%}}
 vms: [{name: web}]
 steps:
-  - {at: 1s, slowDisk: h1, by: 100ms}
+  - {at: 1s, flakyDisk: h1, errors: 5%}
   - {at: 2s, migrate: web, to: h2}
 `);
     const { status, out, err } = await lab(command, path);
@@ -57,7 +57,7 @@ steps:
     ).toEqual([
       'seed: chance on real machines has none',
       'cluster.drift: all hosts of the lab have the clock of this machine',
-      'steps: slowDisk',
+      'steps: flakyDisk',
       'steps: migrate',
     ]);
     expect(err).toContain('holdfast sim run');
