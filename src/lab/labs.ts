@@ -88,7 +88,7 @@ export async function remove({ id, folder }: LabRecord, patienceMs = 10_000): Pr
   rmSync(join(registry, `${id}.json`), { force: true });
 }
 
-/** For a moment it may still be in use, by what the kernel has not yet cleared away of a process that was killed. */
+/** For a moment it may still be in use, though no process of the lab is found any more. */
 async function unmountUnused(path: string, giveUpAtMs: number): Promise<void> {
   for (;;) {
     try {
