@@ -39,6 +39,8 @@ interface Entry extends GuestWatch {
   spec: VmSpec | null;
   guest: Guest | null;
   disks: OpenDisks | null;
+  /** The last try to open the disks of a guest that was found. */
+  opening: Promise<void>;
   /** Found at the daemon's start: its disks are opened when its lease is valid. */
   reopening: boolean;
   /** Why they were not, the last time. */
@@ -181,7 +183,7 @@ export function createRunner(options: {
         );
       }
       probe.reached({ at: 'guest.starting', vm, epoch: locked });
-      entry.hasLostWrites = false; // nobody has seen anything yet
+      assertNothingLost(entry); // not even a guest that has seen nothing: such a disk answers nobody
       const guest = await guests.start({
         vm,
         name: view.name,
@@ -197,9 +199,7 @@ export function createRunner(options: {
       // The lease may have moved, lapsed or gone while the process came up.
       const now = storage.leaseDeadline(vm);
       if (entry.isLost) throw new HoldfastError('lock-held', `VM ${view.name}: its lock was lost`);
-      if (entry.hasLostWrites) {
-        throw new HoldfastError('guest-failed', `VM ${view.name}: writes of its guest were lost`);
-      }
+      assertNothingLost(entry);
       if (!entry.life.become('running', `epoch ${locked}`)) {
         throw new HoldfastError(
           'guest-failed',
@@ -224,6 +224,12 @@ export function createRunner(options: {
     return locked;
   }
 
+  function assertNothingLost({ name, hasLostWrites }: Entry): void {
+    if (!hasLostWrites) return;
+    const what = 'a disk of it lost acknowledged writes while it was started; start it again';
+    throw new HoldfastError('guest-failed', `VM ${name}: ${what}`);
+  }
+
   /** Throws where a disk that is no object can not be used on this host: another one may see it. */
   async function lookAtPaths({ name, spec }: VmView): Promise<void> {
     for (const disk of pathDisks(spec.disks)) {
@@ -246,6 +252,7 @@ export function createRunner(options: {
       spec: null,
       guest: null,
       disks: null,
+      opening: Promise.resolve(),
       reopening: false,
       notReopened: null,
       isLost: false,
@@ -298,9 +305,14 @@ export function createRunner(options: {
   }
 
   async function end(entry: Entry): Promise<void> {
-    const { guest, disks } = entry;
-    if (guest !== null) await guest.kill();
+    await entry.guest?.kill();
     entry.guest = null;
+    await closeDisks(entry);
+  }
+
+  async function closeDisks(entry: Entry): Promise<void> {
+    await entry.opening.catch(() => undefined);
+    const { disks } = entry;
     entry.disks = null;
     await disks?.close();
   }
@@ -312,7 +324,7 @@ export function createRunner(options: {
    */
   async function endForGood(entry: Entry): Promise<void> {
     if (entry.guest?.state !== 'exited') await end(entry);
-    else await entry.disks?.close();
+    else await closeDisks(entry);
     options.onPoweredOff(entry.vm, entry.epoch);
     try {
       await storage.unlock(entry.vm, entry.epoch, unprotected(entry) as unknown as JsonValue);
@@ -519,12 +531,25 @@ export function createRunner(options: {
     }
   }
 
+  function isEnding(entry: Entry): boolean {
+    return detached || entry.life.is('stopping');
+  }
+
+  /** The guest may be ended meanwhile: its lock is not given back before they are closed, and they are not kept. */
+  async function openAgain(entry: Entry): Promise<void> {
+    const disks = await openDisks(entry, true);
+    if (isEnding(entry)) await disks.close();
+    else entry.disks = disks;
+  }
+
   /** After a restart of the daemon: the lease is valid, so the disks can be served again. */
   async function reopen(entry: Entry): Promise<void> {
-    if (detached || entry.disks !== null || entry.guest === null) return;
+    if (isEnding(entry) || entry.disks !== null || entry.guest === null) return;
     try {
-      entry.disks = await openDisks(entry, true);
+      entry.opening = openAgain(entry);
+      await entry.opening;
     } catch (error) {
+      if (isEnding(entry)) return;
       if (isError(error, 'fenced')) {
         await lost(entry);
         return;
@@ -540,6 +565,7 @@ export function createRunner(options: {
       clock.after(options.timings.resyncRetryMs, () => step(entry, 'reopen', () => reopen(entry)));
       return;
     }
+    if (isEnding(entry)) return;
     entry.notReopened = null;
     entry.reopening = false;
     const absent = lackedBy(entry);

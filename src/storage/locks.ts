@@ -109,7 +109,7 @@ export function createLocks(options: {
     if (epoch === null) return;
     const isOver =
       record.kind === 'namespace' ? record.lock.epoch > epoch : previous?.kind === 'namespace';
-    if (isOver) holder.lost(record.vm);
+    if (isOver) holder.lost(record.vm, epoch);
   }
 
   function adopt(vm: VmId, epoch: Epoch): void {
@@ -392,11 +392,11 @@ export function createLocks(options: {
         mine,
       );
     } catch (error) {
-      if (isError(error, 'fenced') || isError(error, 'unknown-vm')) holder.lost(vm);
+      if (isError(error, 'fenced') || isError(error, 'unknown-vm')) holder.lost(vm, epoch);
       else log.debug(`lock of ${vm} could not be looked at: ${String(error)}`);
       return;
     }
-    if (!mine(now)) holder.lost(vm);
+    if (!mine(now)) holder.lost(vm, epoch);
   }
 
   return {

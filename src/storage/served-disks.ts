@@ -111,8 +111,8 @@ export function createServedDisks(options: {
       epoch,
       guestRuns,
       onWritesLost,
-      // A late opening may find its own VM started again, under a newer lock.
-      onFenced: () => void (isOver() || holder.lost(vm)),
+      // A late opening may find its own VM started again.
+      onFenced: () => void (isOver() || holder.lost(vm, epoch)),
       onEvent: (type, text) => options.emit(`storage.${type}`, text, record),
       gate: gateOf(vm),
       change: (id, change) => records.changeDisk(id, change),

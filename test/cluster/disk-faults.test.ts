@@ -151,4 +151,38 @@ describe('a disk that loses un-synced writes', () => {
     await goesOn();
     cluster.assertSafe();
   });
+
+  it('while its VM is started fails the start: it would answer nobody', async () => {
+    cluster = new Cluster({ hosts: 3 });
+    await cluster.start();
+    const disks = [{ sizeBytes: 4 * MiB, policy: 'single' }, { sizeBytes: 4 * MiB }];
+    const request = { name: 'web', memoryBytes: 96 * MiB, disks, protected: false };
+    await cluster.wait(cluster.machine('host-1').manager.createVm(request));
+    await cluster.run(1000);
+    const [only] = copies('host-1').map((copy) => cluster.machine(copy.host)) as [Machine];
+    const [here, other] = cluster.machines.filter((one) => one !== only) as [Machine, Machine];
+    const start = (on: Machine) => on.manager.startVm('web', { on: on.name });
+    await cluster.wait(start(here));
+    await cluster.run(3000);
+    only.crash();
+    here.crash();
+    await here.boot();
+    await only.boot();
+    await cluster.run(5000);
+    here.disk.slowerByMs = 100;
+    let opened = 0;
+    cluster.world.observe({
+      reached: (_, point) => {
+        if (point.at !== 'disk.opened') return;
+        opened += 1;
+        if (opened > 1) return;
+        // One disk is open, and what it is to make durable is under way; the other is not open yet.
+        only.crash();
+        cluster.world.time.after(300, () => only.virtual.powerOn());
+      },
+    });
+    await cluster.wait(expect(start(other)).rejects.toThrow('lost acknowledged writes'));
+    await cluster.wait(start(other));
+    await goesOn();
+  });
 });

@@ -297,6 +297,24 @@ describe('a start', () => {
     await cluster.until(() => asked.vm('web').protection.status === 'protected', 10_000);
   });
 
+  it('right after a power-off has nothing to do with the disks that were being opened then', async () => {
+    cluster = new Cluster({ hosts: 3 });
+    await cluster.start();
+    const one = cluster.machine('host-1');
+    await cluster.runWeb({ disks: [{ sizeBytes: 4 * MiB }, { sizeBytes: 4 * MiB }] });
+    one.killDaemon();
+    for (const machine of cluster.machines) machine.disk.slowerByMs = 30;
+    cluster.points.splice(0);
+    await one.boot();
+    await cluster.until(() => cluster.points.some(({ at }) => at === 'disk.fenced'), 10_000);
+    await cluster.wait(one.manager.stopVm('web', { force: true }));
+    await cluster.wait(one.manager.startVm('web', { on: one.name }));
+    for (const machine of cluster.machines) machine.disk.slowerByMs = 0;
+    await goesOn('web');
+    expect(one.events.some(({ text }) => text.includes('another host'))).toBe(false);
+    cluster.assertSafe();
+  });
+
   it('that its guest ends by switching itself off is not repeated', async () => {
     await clusterOf(3);
     await startVm('host-1');

@@ -275,7 +275,9 @@ describe('a holder', () => {
     }
     expect(holder.deadline(vm)).toBe(null);
     expect(repairs).toBeGreaterThan(0);
-    holder.lost(vm);
+    holder.lost(vm, 99 as never);
+    expect(holder.isHeld(vm)).toBe(true);
+    holder.lost(vm, holder.heldEpoch(vm) as never);
     expect(events.at(-1)).toBe('lost');
     expect(holder.isHeld(vm)).toBe(false);
   });

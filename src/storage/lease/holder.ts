@@ -107,8 +107,9 @@ export interface LeaseHolder {
   /** The epoch at which it is held, with or without a valid lease; null if it is not. */
   heldEpoch(vm: VmId): Epoch | null;
   deadline(vm: VmId): number | null;
-  /** Somebody else has the lock, or it is gone. */
-  lost(vm: VmId): void;
+  /** Somebody else has the lock, or it is gone. Who hears so late may speak of one that was given back: a newer one
+   * stays. */
+  lost(vm: VmId, epoch: Epoch): void;
   /** What the next heartbeat lists; to be called once per heartbeat, with its number. */
   lapsedIn(sequence: number): VmId[];
   acknowledged(from: HostId, ack: HeartbeatAck, sentAtMs: number): void;
@@ -425,8 +426,9 @@ export function createLeaseHolder(options: {
       // The clock decides, not the timer: it may be late on a busy host.
       return clock.now() < lease.deadlineMs ? lease.deadlineMs : null;
     },
-    lost(vm) {
-      if (end(vm) === undefined) return;
+    lost(vm, epoch) {
+      if (held.get(vm)?.epoch !== epoch) return;
+      end(vm);
       log.debug(`lock of ${vm} is lost`, { vm });
       announce((listener) => listener.lost(vm));
     },
