@@ -98,9 +98,9 @@ export class CatchUp {
     // False from the moment on at which the copy is dropped: what this attempt did is void then.
     const isCurrent = () => !this.state.isClosed && syncs.get(id) === attempt;
     copy.take((error, _mayHaveLost, regions) => {
-      if (error !== null || this.state.isClosed) {
+      if (!isCurrent()) return;
+      if (error !== null) {
         syncs.delete(id);
-        copy.isReady = false;
         return;
       }
       // From here on it gets every write; what it missed is in the union of the bits.

@@ -203,7 +203,7 @@ export class Copy {
     this.retakeAfter(persistPauseMs);
   }
 
-  /** The record does not count the copy any more: nothing waits for it. */
+  /** The record does not count the copy any more: no write waits for it. Reads that are under way with it still end. */
   drop(): void {
     this.state = 'absent';
     this.isReady = false;
@@ -217,7 +217,7 @@ export class Copy {
     for (const operation of this.outstanding.removeAll()) operation.done();
   }
 
-  /** The disk is closed: no call back happens any more. */
+  /** The disk is closed, or has another tree: no call back happens any more. */
   end(): void {
     this.ended = true;
     this.isReady = false;

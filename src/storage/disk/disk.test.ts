@@ -251,6 +251,32 @@ describe('a disk', () => {
     await wait(removal);
   });
 
+  it('answers a read that was under way with a mirror as it was taken away', async () => {
+    await wait(write(1));
+    world.disk(one).latencyMs = ({ kind }) => (kind === 'read' ? 900 : 1);
+    const reading = read();
+    const gone = world.record.blueprint.mirrors[0]?.stripes.map(({ id }) => id) ?? [];
+    await wait((session().disk as OpenDisk).removeMirror(new Set(gone)));
+    expect(inSync()).toEqual(['disk.m1.s0']);
+    expect(await wait(reading)).toBe(1);
+  });
+
+  it('brings a copy back that was being taken when it was to be taken away, and stayed', async () => {
+    world.crash(two, true);
+    await wait(write(1));
+    world.startHost(two);
+    let isBeingTaken = false;
+    world.disk(two).latencyMs = ({ file }) => {
+      isBeingTaken ||= file === 'components/disk.m1.s0.head';
+      return 30;
+    };
+    await world.clock.until(() => isBeingTaken, 20_000);
+    const gone = world.record.blueprint.mirrors[1]?.stripes.map(({ id }) => id) ?? [];
+    world.fates.push('refused');
+    await wait(expect((session().disk as OpenDisk).removeMirror(new Set(gone))).rejects.toThrow());
+    await world.clock.until(() => inSync().length === 2, 20_000);
+  });
+
   it('serves nobody who opened it before somebody else did', async () => {
     await wait(write(1));
     const old = session();

@@ -60,7 +60,6 @@ export class TreeChanges {
     if (state.isClosed) return;
     const { probe, object } = state.options;
     probe.reached({ at: 'copy.replaced', object, component: added.id });
-    copy.end();
     state.mirror(stripe).replace(copy, this.make.copy(added, state.tree, stripe, 'absent'));
     this.onAbsent();
   }
@@ -118,7 +117,6 @@ export class TreeChanges {
     for (const copy of leaving) {
       state.syncs.delete(copy.component.id);
       copy.drop();
-      copy.end();
       for (const mirror of tree.mirrors) if (mirror.copies.includes(copy)) mirror.remove(copy);
     }
     for (const mirror of tree.mirrors) mirror.retryReads();
