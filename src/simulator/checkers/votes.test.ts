@@ -41,6 +41,21 @@ describe('commit-has-majority', () => {
     expect(said).toEqual([]);
   });
 
+  it('is content with one that hears of it when those who took it have left', () => {
+    const { said, votes: seen } = votes();
+    const after = [voter('h3'), voter('h4'), voter('h5')];
+    const { host: h4 } = voter('h4');
+    for (const host of [h1, h2]) seen.accepted(host, object, ballot(1), first);
+    const joint = namespace(2, { nextVoters: after });
+    for (const host of [h1, h2, h3, h4]) seen.accepted(host, object, ballot(2), joint);
+    seen.committed(object, ballot(2), joint);
+    const last = namespace(3, { voters: after });
+    for (const host of [h3, h4]) seen.accepted(host, object, ballot(3), last);
+    seen.committed(object, ballot(3), last);
+    seen.committed(object, ballot(1), first);
+    expect(said).toEqual([]);
+  });
+
   it('tells of a commit without a majority, and of votes for another ballot', () => {
     const { said, votes: seen } = votes();
     seen.accepted(h1, object, ballot(1), first);

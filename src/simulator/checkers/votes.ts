@@ -17,7 +17,8 @@ import {
 import type { Report } from './violation.ts';
 
 interface Ballots {
-  /** The highest ballot that each voter has said to have accepted. */
+  /** The highest ballot that each voter has said to have accepted, also those that have left: who stood still may
+   * tell of what they have chosen. */
   readonly highest: Map<string, Ballot>;
   /** Who accepted what, in ballots above the newest that is committed. */
   readonly open: Map<
@@ -85,7 +86,6 @@ export class Votes {
     for (const [text, open] of ballots.open) {
       if (compareBallots(open.ballot, ballot) <= 0) ballots.open.delete(text);
     }
-    if (record.kind !== 'tombstone') this.#forgetOthers(ballots, votersOf(record));
   }
 
   #checkMajority(
@@ -106,13 +106,6 @@ export class Votes {
       object,
       `ballot ${formatBallot(ballot)} counts as committed with ${count} of ${voters.length} voters (${names.join(', ')})`,
     );
-  }
-
-  /** Voters that have left: a host that comes back is another one. */
-  #forgetOthers(ballots: Ballots, voters: readonly Voter[]): void {
-    if (ballots.highest.size <= voters.length) return;
-    const names = new Set(voters.map(nameOf));
-    for (const name of ballots.highest.keys()) if (!names.has(name)) ballots.highest.delete(name);
   }
 
   #ballots(object: ObjectId): Ballots {
