@@ -18,6 +18,12 @@ export interface Voter {
 /** Of the voters with which an object is made; whoever joins later has a greater number. */
 export const joinedAtCreation = 1;
 
+/** Of all that join with a record made from this one. It grows with the revision: by the numbers of the voters alone,
+ * one that comes back would get a lower one than it had where others have left meanwhile. */
+export function nextJoined(record: Voting & { readonly revision: Revision }): number {
+  return 1 + Math.max(record.revision, ...votersOf(record).map(({ joined }) => joined));
+}
+
 /** A piece of a disk object's data on one host. */
 export interface Component {
   readonly id: ComponentId;

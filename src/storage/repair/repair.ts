@@ -14,6 +14,7 @@ import {
   components,
   type DiskRecord,
   type NamespaceRecord,
+  nextJoined,
   type ObjectRecord,
   type Voter,
   votersOf,
@@ -192,6 +193,7 @@ export function createRepair(options: {
     const next = wantedVoters({
       policy: record.policy,
       voters: record.voters,
+      joined: nextJoined(record),
       data: record.kind === 'disk' ? components(record.blueprint) : [],
       preferred: new Set(preferred.map(({ host }) => host)),
       isReachable: options.isReachable,
@@ -251,7 +253,7 @@ export function createRepair(options: {
     leaving: Voter,
   ): Promise<void> {
     const { host, store } = voterAt(movedCopy(record)?.host) ?? pick(record, null);
-    await voterChange.begin(record, withReplaced(record.voters, leaving, { host, store }));
+    await voterChange.begin(record, withReplaced(record, leaving, { host, store }));
     options.emit(
       'storage.voterReplaced',
       `${nameOf(record, vm)}: the voter ${leaving.host}, which is gone, is replaced by ${host}`,

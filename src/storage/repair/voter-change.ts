@@ -5,7 +5,7 @@
 import { HoldfastError } from '../../model/errors.ts';
 import type { HostId } from '../../model/ids.ts';
 import type { ObjectRecord, Voter } from '../../model/record.ts';
-import { votingOf } from '../../model/record.ts';
+import { nextJoined, votingOf } from '../../model/record.ts';
 import type { Probe } from '../../ports/probe.ts';
 import type { LeaseHolder } from '../lease/holder.ts';
 import type { Records } from '../records.ts';
@@ -59,12 +59,12 @@ export function createVoterChange(options: {
   };
 }
 
-/** The voters with `leaving` replaced by a new one on `host`, whose number is above all others. */
+/** The voters of the record with `leaving` replaced by a new one. */
 export function withReplaced(
-  voters: readonly Voter[],
+  record: ObjectRecord,
   leaving: Voter,
   added: Pick<Voter, 'host' | 'store'>,
 ): Voter[] {
-  const joined = 1 + Math.max(...voters.map((voter) => voter.joined));
-  return voters.map((voter) => (voter === leaving ? { ...added, joined } : voter));
+  const joined = nextJoined(record);
+  return record.voters.map((voter) => (voter === leaving ? { ...added, joined } : voter));
 }

@@ -3,12 +3,14 @@
 
 import type { HostId } from '../../model/ids.ts';
 import { hostsNeeded, type StoragePolicy } from '../../model/policy.ts';
-import { type Voter, votersOf } from '../../model/record.ts';
+import type { Voter } from '../../model/record.ts';
 import { type PlacementHost, placeAnother } from '../placement/placement.ts';
 
 interface Wanted {
   readonly policy: StoragePolicy;
   readonly voters: readonly Voter[];
+  /** Of those that join. */
+  readonly joined: number;
   /** Where the data is. */
   readonly data: readonly Pick<Voter, 'host' | 'store'>[];
   /** Hosts of the VM's other objects: their failures are the VM's anyway. */
@@ -27,14 +29,12 @@ export function isVotedFor({ policy, voters, data }: Pick<Wanted, 'policy' | 'vo
 
 /** Throws `no-capacity` where there are not enough hosts. */
 export function wantedVoters(wanted: Wanted): Voter[] {
-  const { policy, voters, data, preferred, isReachable, hosts } = wanted;
+  const { policy, voters, joined, data, preferred, isReachable, hosts } = wanted;
   const count = hostsNeeded(policy);
   const isData = (host: HostId) => data.some((one) => one.host === host);
   const worth = ({ host }: Voter) =>
     4 * Number(isData(host)) + 2 * Number(isReachable(host)) + Number(preferred.has(host));
-  let joined = Math.max(...votersOf({ voters }).map((voter) => voter.joined));
   const join = ({ host, store }: Pick<Voter, 'host' | 'store'>): Voter => {
-    joined += 1;
     // As a voter it is named by its main device, whichever its data is on.
     const main = hosts.find((one) => one.host === host);
     return { host, store: main?.store ?? store, joined };
