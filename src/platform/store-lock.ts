@@ -9,17 +9,28 @@
 
 import { spawn } from 'node:child_process';
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { setTimeout as pause } from 'node:timers/promises';
 import { HoldfastError } from '../model/errors.ts';
 
 export interface StoreLock {
   release(): void;
 }
 
-/** Takes the lock or rejects with `conflict`, naming the process that has it. */
+const retryMs = 100;
+
+/** Takes the lock or rejects with `conflict`, naming the process that has it. One that has been killed keeps it until
+ * its device has answered what was under way: that is waited for. */
 export async function lockStore(path: string): Promise<StoreLock> {
   const descriptor = openSync(path, 'a+', 0o600);
   try {
-    await flock(descriptor, path);
+    while (!(await flock(descriptor, path))) {
+      const pid = readFileSync(path, 'utf8').trim();
+      if (!isEnding(pid)) {
+        const owner = pid === '' ? 'another daemon' : `another daemon, process ${pid}`;
+        throw new HoldfastError('conflict', `The store of ${path} is in use by ${owner}`);
+      }
+      await pause(retryMs);
+    }
     tellOwner(descriptor);
   } catch (error) {
     closeSync(descriptor);
@@ -44,7 +55,24 @@ function tellOwner(descriptor: number): void {
   }
 }
 
-function flock(descriptor: number, path: string): Promise<void> {
+/** Killed, and not gone yet: a zombie whose threads still wait for a device, or SIGKILL is pending (proc(5), `status`). */
+function isEnding(pid: string): boolean {
+  let status: string;
+  try {
+    status = readFileSync(`/proc/${Number(pid)}/status`, 'utf8');
+  } catch {
+    return false; // nobody here knows it: it may be in another container
+  }
+  const pending = [...status.matchAll(/^(?:Sig|Shd)Pnd:\s*([0-9a-f]+)$/gm)];
+  const sigkill = 1n << 8n;
+  return (
+    /^State:\s*[ZX]/m.test(status) ||
+    pending.some(([, mask]) => (BigInt(`0x${mask}`) & sigkill) !== 0n)
+  );
+}
+
+/** False: another process has the lock. */
+function flock(descriptor: number, path: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const child = spawn('flock', ['--exclusive', '--nonblock', '3'], {
       stdio: ['ignore', 'ignore', 'pipe', descriptor],
@@ -58,13 +86,8 @@ function flock(descriptor: number, path: string): Promise<void> {
       reject(new HoldfastError('disk-error', why, { cause }));
     });
     child.on('close', (code) => {
-      if (code === 0) return resolve();
-      if (code !== 1) {
-        return reject(new HoldfastError('disk-error', `${path} can not be locked: ${said.trim()}`));
-      }
-      const pid = readFileSync(path, 'utf8').trim();
-      const owner = pid === '' ? 'another daemon' : `another daemon, process ${pid}`;
-      reject(new HoldfastError('conflict', `The store of ${path} is in use by ${owner}`));
+      if (code === 0 || code === 1) return resolve(code === 0);
+      reject(new HoldfastError('disk-error', `${path} can not be locked: ${said.trim()}`));
     });
   });
 }

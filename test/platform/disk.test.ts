@@ -478,6 +478,31 @@ describe('the store', () => {
     (await openLocalDisk(folder)).close();
   });
 
+  it('is waited for as long as a process that was killed has it', async () => {
+    const folder = await temporaryFolder();
+    const lock = join(folder, '.lock');
+    // What "sleep 0" leaves is a zombie: its parent is a program that does not ask for it.
+    const parent = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 60']);
+    cleanUp(() => parent.kill('SIGKILL'));
+    const zombie = await new Promise<string>((resolve) =>
+      parent.stdout.once('data', (bytes) => resolve(String(bytes))),
+    );
+    const holder = spawn('flock', ['--no-fork', lock, 'sh', '-c', 'echo has it; exec sleep 60']);
+    cleanUp(() => holder.kill('SIGKILL'));
+    await new Promise((resolve) => holder.stdout.once('data', resolve));
+    await expect(openLocalDisk(folder)).rejects.toMatchObject({ code: 'conflict' });
+    writeFileSync(lock, zombie);
+    let isOpen = false;
+    const opening = openLocalDisk(folder).then((disk) => {
+      isOpen = true;
+      disk.close();
+    });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(isOpen).toBe(false);
+    holder.kill('SIGKILL');
+    await opening;
+  });
+
   it('is free again as soon as its daemon was killed, even if that left children', async () => {
     const folder = await temporaryFolder();
     const script = `
