@@ -10,7 +10,7 @@
 import type { Ballot } from '../model/ballot.ts';
 import type { ErrorCode } from '../model/errors.ts';
 import type { ComponentId, Epoch, HostId, ObjectId, Term, VmId } from '../model/ids.ts';
-import type { ObjectRecord } from '../model/record.ts';
+import type { ObjectRecord, Voter } from '../model/record.ts';
 import type { WaitReason } from '../model/recovery.ts';
 
 export interface Probe {
@@ -62,6 +62,8 @@ export type Point =
       readonly object: ObjectId;
       readonly ballot: Ballot;
       readonly record: ObjectRecord;
+      /** As which it was asked. */
+      readonly voter: Voter;
     }
   // --- locks and leases ---
   /** This host's take is committed (to start the VM, or to remove it); it has no lease of it yet, and

@@ -81,7 +81,7 @@ export class Invariants implements Observer {
         this.ledger.proposed(point.ballot, point.record);
         return this.#registers.accepting(host, point.object, point.record);
       case 'acceptor.accepted':
-        return this.#votes.accepted(host, point.object, point.ballot, point.record);
+        return this.#votes.accepted(point.voter, point.object, point.ballot, point.record);
       case 'register.committed':
         this.#registers.committed(point.object, point.ballot, point.record);
         this.#votes.committed(point.object, point.ballot, point.record);

@@ -9,11 +9,25 @@ import {
   voter,
   voters,
 } from '../../../test/support/records.ts';
+import type { Ballot } from '../../model/ballot.ts';
+import type { HostId, ObjectId } from '../../model/ids.ts';
+import { type ObjectRecord, votersOf } from '../../model/record.ts';
 import { Votes } from './votes.ts';
 
 function votes() {
   const said: string[] = [];
-  return { said, votes: new Votes((_, text) => said.push(text)) };
+  const seen = new Votes((_, text) => said.push(text));
+  return {
+    said,
+    votes: {
+      /** As the voter that the record names on this host. */
+      accepted(host: HostId, ...[of, at, record]: [ObjectId, Ballot, ObjectRecord]) {
+        const named = votersOf(record).find((one) => one.host === host) ?? voter(host);
+        seen.accepted(named, of, at, record);
+      },
+      committed: seen.committed.bind(seen),
+    },
+  };
 }
 
 describe('commit-has-majority', () => {

@@ -8,6 +8,7 @@ import {
   groupsOf,
   majority,
   type ObjectRecord,
+  sameVoter,
   sameVoters,
   type Voter,
   type Voting,
@@ -38,12 +39,11 @@ export class Votes {
     this.#report = report;
   }
 
-  accepted(host: HostId, object: ObjectId, ballot: Ballot, record: ObjectRecord): void {
+  accepted(voter: Voter, object: ObjectId, ballot: Ballot, record: ObjectRecord): void {
     const ballots = this.#ballots(object);
     const text = formatBallot(ballot);
-    const isOwn = (one: Voter) => one.host === host;
-    const voter = votersOf(record).find(isOwn);
-    if (voter === undefined) {
+    const { host } = voter;
+    if (!votersOf(record).some((one) => sameVoter(one, voter))) {
       // One that leaves takes the record that it is no voter of any more.
       if (ballots.former.has(host)) return;
       this.#say(object, `${host} accepted ballot ${text} and is no voter of that record`);

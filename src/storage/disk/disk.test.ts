@@ -273,7 +273,8 @@ describe('a disk', () => {
     await world.clock.until(() => isBeingTaken, 20_000);
     const gone = world.record.blueprint.mirrors[1]?.stripes.map(({ id }) => id) ?? [];
     world.fates.push('refused');
-    await wait(expect((session().disk as OpenDisk).removeMirror(new Set(gone))).rejects.toThrow());
+    const removal = (session().disk as OpenDisk).removeMirror(new Set(gone));
+    await expect(wait(removal)).rejects.toThrow();
     await world.clock.until(() => inSync().length === 2, 20_000);
   });
 

@@ -188,8 +188,9 @@ describe('the probe', () => {
     expect(bench.points).toEqual([]);
     expect(bench.after(5)).toEqual(['promised - 0', 'accepted']);
     bench.accept(ballot(0), 'late');
+    const { voter } = bench;
     expect(bench.points).toEqual([
-      { at: 'acceptor.accepted', object, ballot: ballot(1), record: bench.record('x') },
+      { at: 'acceptor.accepted', object, ballot: ballot(1), record: bench.record('x'), voter },
     ]);
   });
 });

@@ -166,7 +166,8 @@ class DurableAcceptor implements Acceptor {
     const refusal = this.#vote(from, object, register, request);
     if (refusal !== null) return answer(null, refusal);
     const tellAndAnswer: Answer = (error, what) => {
-      if (error === null) this.#probe.reached({ at: 'acceptor.accepted', object, ballot, record });
+      if (error === null)
+        this.#probe.reached({ at: 'acceptor.accepted', object, ballot, record, voter });
       answer(error, what);
     };
     this.#whenDurable(object, register, tellAndAnswer, { answer: 'accepted' });
@@ -204,7 +205,8 @@ class DurableAcceptor implements Acceptor {
     const finish = () => {
       for (const { change, record } of entry.taken) {
         const { object, ballot } = change;
-        this.#probe.reached({ at: 'acceptor.accepted', object, ballot, record });
+        const { voter } = head;
+        this.#probe.reached({ at: 'acceptor.accepted', object, ballot, record, voter });
       }
       answer(null, refused.length === 0 ? null : refused);
     };

@@ -161,7 +161,7 @@ export function createRepair(options: {
       }
     }
     const isSettled = steps.length === 0;
-    const leaving = record.voters.find(({ host, store }) => absence.isGone(host, store));
+    const leaving = goneVoter(record);
     if (leaving !== undefined) {
       if (isCopyFirst(record, vm)) return steps;
       steps.push({ what: 'voter', run: () => replaceVoter(record, vm, leaving) });
@@ -239,6 +239,12 @@ export function createRepair(options: {
     return isOnGone && movedCopy(record) === undefined;
   }
 
+  /** One whose host is back with another store before one that needs another host, which there may not be. */
+  function goneVoter(record: ObjectRecord): Voter | undefined {
+    const gone = record.voters.filter(({ host, store }) => absence.isGone(host, store));
+    return gone.find(({ host }) => voterAt(host) !== null) ?? gone[0];
+  }
+
   /** Where a copy of the data went that is to vote. */
   function movedCopy(record: NamespaceRecord | DiskRecord): Component | undefined {
     if (record.kind !== 'disk') return undefined;
@@ -252,11 +258,13 @@ export function createRepair(options: {
     vm: NamespaceRecord,
     leaving: Voter,
   ): Promise<void> {
-    const { host, store } = voterAt(movedCopy(record)?.host) ?? pick(record, null);
+    const { host, store } =
+      voterAt(movedCopy(record)?.host) ?? voterAt(leaving.host) ?? pick(record, null);
     await voterChange.begin(record, withReplaced(record, leaving, { host, store }));
+    const by = host === leaving.host ? 'the store that it has now' : host;
     options.emit(
       'storage.voterReplaced',
-      `${nameOf(record, vm)}: the voter ${leaving.host}, which is gone, is replaced by ${host}`,
+      `${nameOf(record, vm)}: the voter ${leaving.host}, which is gone, is replaced by ${by}`,
       vm,
     );
   }
@@ -265,14 +273,15 @@ export function createRepair(options: {
     return record.voters.some((voter) => voter.host === host);
   }
 
-  /** As a voter it is named by its main device, whichever its copy is on. */
+  /** As a voter it is named by its main device, whichever its copy is on. Null where that can not be used. */
   function voterAt(host: HostId | undefined): Pick<Voter, 'host' | 'store'> | null {
-    return options.placementHosts().find((one) => one.host === host) ?? null;
+    const found = options.placementHosts().find((one) => one.host === host);
+    return found === undefined || absence.isGone(found.host, found.store) ? null : found;
   }
 
   /** All stripes of a copy lie on one host: if one of them is there, or has been moved already, the others
-   * go there too, to whichever device has room. So does what was on a device that failed alone. Never
-   * to a host that has another copy: one failure would take both. */
+   * go there too, to whichever device has room. So does what was on a device that failed alone, or has been replaced.
+   * Never to a host that has another copy: one failure would take both. */
   function placeFor(record: DiskRecord, lost: Component): Pick<Component, 'host' | 'store'> {
     const { mirrors } = record.blueprint;
     const mirror = mirrors.find(({ stripes }) => stripes.includes(lost));
@@ -281,10 +290,8 @@ export function createRepair(options: {
     const moved = mirror?.stripes.find(
       (one) => isFree(one) && !absence.isGone(one.host, one.store),
     );
-    const votesThere = record.voters.some(
-      ({ host, store }) => host === lost.host && isFree(lost) && !absence.isGone(host, store),
-    );
-    const host = moved?.host ?? (votesThere ? lost.host : undefined);
+    const canStay = isFree(lost) && voterAt(lost.host) !== null;
+    const host = moved?.host ?? (canStay ? lost.host : undefined);
     const hosts = options.placementHosts().filter((one) => one.host === host);
     try {
       const wish = { ...record.policy, stripes: 1 };
