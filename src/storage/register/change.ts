@@ -163,7 +163,7 @@ export class Change {
     this.#noMajority(tally);
   }
 
-  /** Begins again with the voters of the record where they are others; true if so. */
+  /** Begins again at once with the voters of the record where they are others; true if so, and not too often. */
   #switchVoters(found: Found): boolean {
     const { record } = found;
     if (record === null || sameVoting(record, this.#voting)) return false;
@@ -203,7 +203,14 @@ export class Change {
   /** With promises of a majority for `ballot`; `fromMemory`: they are those of the last success. */
   #proceed(ballot: Ballot, found: Found, fromMemory: boolean, behind: readonly Lagging[]): void {
     this.#patch = null;
-    if (this.#switchVoters(found)) return;
+    if (found.record !== null && !sameVoting(found.record, this.#voting)) {
+      // However often it has begun again: what it found is changed with a majority of its own voters, or not at all.
+      if (this.#switchVoters(found)) return;
+      this.#voting = votingOf(found.record);
+      this.#lastReason = 'its voters are being changed';
+      this.#lastCode = 'conflict';
+      return this.#retryLater();
+    }
     if (this.#pending.size > 0) {
       const mine = found.history.map(formatBallot).find((key) => this.#pending.has(key));
       if (mine !== undefined && found.record !== null) {
