@@ -400,6 +400,24 @@ describe('a change', () => {
     bench.answer('accept', { 4: accepted, 2: accepted });
     expect(bench.ends()).toEqual(['committed xa']);
   });
+
+  it('never takes a majority of other voters for one, however often it has begun again', () => {
+    const bench = new Bench();
+    const at = (name: string): Voter => ({ host: hostId(name), store: storeId(name), joined: 1 });
+    const newer = promised(ballot(4), record('newer', null, 2, ['1', '4', '5'].map(at)));
+    const older = promised(ballot(3), record('older'));
+    const notVoter: AcceptorAnswer = { answer: 'notVoter', reason: 'another store' };
+    bench.change((current) => ({ write: current as NamespaceRecord }));
+    for (let round = 0; round < 3; round += 1) {
+      bench.answer('prepare', { 2: newer, 3: newer });
+      bench.answer('prepare', { 1: notVoter, 4: older, 5: notVoter });
+    }
+    bench.answer('prepare', { 2: newer, 3: newer });
+    expect(bench.sent.filter(({ type }) => type === 'register.accept')).toEqual([]);
+    bench.answer('prepare', { 1: newer, 4: older });
+    bench.answer('accept', { 1: accepted, 4: accepted });
+    expect(bench.ends()).toEqual(['committed newer']);
+  });
 });
 
 describe('the points of a change', () => {

@@ -181,7 +181,12 @@ export function createRepair(options: {
   /** Of a disk only once its tree is as it shall be: votes go where data went. */
   function hasWrongVoters(record: NamespaceRecord | DiskRecord): boolean {
     if (record.kind === 'namespace') return !isVotedFor({ ...record, data: [] });
-    return isLaidOut(record) && !isVotedFor({ ...record, data: components(record.blueprint) });
+    return isLaidOut(record) && !isVotedFor({ ...record, data: dataOf(record) });
+  }
+
+  /** Where there is data that can be had: a host that is gone is no voter for the data that it had. */
+  function dataOf(record: DiskRecord): Component[] {
+    return components(record.blueprint).filter(({ host, store }) => !absence.isGone(host, store));
   }
 
   async function changeVoters(
@@ -194,7 +199,7 @@ export function createRepair(options: {
       policy: record.policy,
       voters: record.voters,
       joined: nextJoined(record),
-      data: record.kind === 'disk' ? components(record.blueprint) : [],
+      data: record.kind === 'disk' ? dataOf(record) : [],
       preferred: new Set(preferred.map(({ host }) => host)),
       isReachable: options.isReachable,
       hosts: options.placementHosts(),
