@@ -56,8 +56,9 @@ const stages: Readonly<Record<Stage, StageRow>> = {
     next: ['candidate'],
   },
   waiting: {
-    means: 'on the wait list: nothing is done until what it waits for has come',
-    next: ['candidate', 'restart'],
+    means:
+      'on the wait list: nothing is done until what it waits for has come; then it may wait for more',
+    next: ['candidate', 'restart', 'waiting'],
   },
 };
 

@@ -576,6 +576,20 @@ describe('what it has to do with other VMs', () => {
     expect(it.take('start')).toMatchObject([{ vm: v }]);
   });
 
+  test('it waits for them after it has waited for its storage', () => {
+    const it = new Bench();
+    it.hidden.add(v);
+    it.want(candidate('v', { after: ['db'] })).toStart();
+    expect(it.machine.waiting()).toMatchObject([{ reason: 'storage' }]);
+    it.hidden.delete(v);
+    it.machine.storageChanged(null);
+    it.go().toStart();
+    expect(it.machine.waiting()).toMatchObject([{ vm: v, reason: 'dependency', text: 'db' }]);
+    it.up.add('db');
+    it.go().toStart();
+    expect(it.take('start')).toMatchObject([{ vm: v }]);
+  });
+
   test('it does not wait for ever for one that never comes', () => {
     const it = new Bench().want(candidate('v', { after: ['db'] })).toStart();
     it.go(haLimits.dependencyMs - 1).toStart();
