@@ -60,10 +60,12 @@ export class LabDevice {
       throw new Error(`${this.place} can not be filled: it is not there`);
     const { bavail, bsize } = statfsSync(this.place);
     const all = ['fallocate', '--length', String(bavail * bsize), this.#ballast];
+    await this.#throttle?.slow(0); // what the lab does takes no time of the story
     await run(all).catch((error: unknown) => {
       // What was free is less by now: then that is what is taken.
       if (statfsSync(this.place).bavail > 0) throw error;
     });
+    await this.#throttle?.slow(this.#slowByMs);
   }
 
   free(): void {
@@ -121,6 +123,7 @@ export class LabDevice {
     const before = this.#image;
     this.#generation += 1;
     await run(['cp', '--sparse=always', before, this.#image]);
+    await this.#throttle?.slow(0); // of the old one: who has been killed waits for its answers
     await this.#mount();
   }
 
@@ -129,6 +132,7 @@ export class LabDevice {
     // The old one stays where it is until the lab is removed, so that its number is not given away.
     const loop = (await run(['losetup', '--find', '--show', await this.#behindThrottle()])).trim();
     await run(['mount', '-t', 'ext4', '-o', 'noinit_itable', loop, this.place]);
+    if (this.#slowByMs > 0) await this.#throttle?.slow(this.#slowByMs);
     this.#state = 'works';
   }
 
@@ -136,7 +140,6 @@ export class LabDevice {
   async #behindThrottle(): Promise<string> {
     if (this.#throttleIn === null) return this.#image;
     this.#throttle = await Throttle.start(this.#image, this.#throttleIn);
-    if (this.#slowByMs > 0) await this.#throttle.slow(this.#slowByMs);
     return this.#throttle.file;
   }
 
