@@ -41,6 +41,19 @@ describe('a VM that is switched off', () => {
     cluster.assertSafe();
   });
 
+  it('gets a copy anew that nobody has missed, where its disk was replaced', async () => {
+    const two = cluster.machine('host-2');
+    await two.boot();
+    await cluster.until(() => disk().problems.length === 0 && !isBeingRepaired(), 40_000);
+    const before = disk().components.map(({ component }) => component);
+    two.virtual.replaceDisk();
+    await cluster.until(() => two.host !== null && disk().problems.length > 0, 10_000);
+    await cluster.until(() => disk().problems.length === 0 && !isBeingRepaired(), 40_000);
+    expect(disk().components.map(({ host }) => host)).toEqual(['host-1', 'host-2']);
+    expect(disk().components.map(({ component }) => component)).not.toEqual(before);
+    cluster.assertSafe();
+  });
+
   it('gets what another policy asks for', async () => {
     await cluster.machine('host-2').boot();
     const policy = { failuresToTolerate: 2, stripes: 2 };

@@ -7,12 +7,14 @@ import { asHoldfastError, HoldfastError } from '../../model/errors.ts';
 import type { HostId } from '../../model/ids.ts';
 import { limits } from '../../model/limits.ts';
 import {
+  groupsOf,
   isQuorum,
   isVotingStep,
   type Lock,
   majority,
   type ObjectRecord,
   sameVoter,
+  sameVoters,
   sameVoting,
   type Voter,
   type Voting,
@@ -203,7 +205,7 @@ export class Change {
   /** With promises of a majority for `ballot`; `fromMemory`: they are those of the last success. */
   #proceed(ballot: Ballot, found: Found, fromMemory: boolean, behind: readonly Lagging[]): void {
     this.#patch = null;
-    if (found.record !== null && !sameVoting(found.record, this.#voting)) {
+    if (found.record !== null && !isAskedWith(found.record, this.#voting)) {
       // However often it has begun again: what it found is changed with a majority of its own voters, or not at all.
       if (this.#switchVoters(found)) return;
       this.#voting = votingOf(found.record);
@@ -508,6 +510,11 @@ export class Change {
     }
     probe.reached({ at: 'register.returned', object, call, outcome: end, record, read });
   }
+}
+
+/** All groups of the record are among those asked: of each of them a majority has promised. */
+function isAskedWith(record: Voting, asked: Voting): boolean {
+  return groupsOf(record).every((group) => groupsOf(asked).some((one) => sameVoters(one, group)));
 }
 
 function isAmong(voters: readonly Voter[]): (voter: Voter) => boolean {

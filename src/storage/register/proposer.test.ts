@@ -401,6 +401,23 @@ describe('a change', () => {
     expect(bench.ends()).toEqual(['committed xa']);
   });
 
+  it('goes on with what ends a change of voters where it has asked both groups', () => {
+    const bench = new Bench();
+    const joint = { ...record('joint'), nextVoters: voters.slice(0, 1) };
+    const last = promised(ballot(5), record('last', null, 2, voters.slice(0, 1)));
+    bench.change((current) => ({ write: current as NamespaceRecord }));
+    // The voter that stays has the joint record still: asked alone it would lead back to both groups.
+    bench.answer('prepare', {
+      1: promised(ballot(4), joint, true),
+      2: promised(ballot(4), joint, true),
+    });
+    bench.answer('prepare', { 1: promised(ballot(4), joint, true), 2: last, 3: last });
+    expect(bench.answer('accept', { 1: accepted, 2: accepted }).record).toMatchObject({
+      name: 'last',
+    });
+    expect(bench.ends()).toEqual(['committed last']);
+  });
+
   it('never takes a majority of other voters for one, however often it has begun again', () => {
     const bench = new Bench();
     const at = (name: string): Voter => ({ host: hostId(name), store: storeId(name), joined: 1 });

@@ -108,12 +108,14 @@ export function createOffRepair(options: {
 
   function look(): void {
     timer = clock.after(timings.repairIntervalMs, look);
-    for (const vm of wanting) {
-      if (running.size >= maxRunning) return;
-      const record = directory.namespace(vm);
-      if (record === null || running.has(vm) || !isDue(record)) continue;
-      begin(record);
-    }
+    if (options.absence.isAnyoneGone())
+      for (const record of directory.namespaces()) consider(record);
+    else for (const vm of wanting) consider(directory.namespace(vm));
+  }
+
+  function consider(record: NamespaceRecord | null): void {
+    if (record === null || running.size >= maxRunning || running.has(record.vm)) return;
+    if (isDue(record)) begin(record);
   }
 
   function isDue(vm: NamespaceRecord): boolean {
@@ -137,10 +139,11 @@ export function createOffRepair(options: {
 
   function hasWork(disk: DiskRecord): boolean {
     if (!isLaidOut(disk)) return true;
+    // One that is gone may count still: while nobody writes, nobody misses it.
     return components(disk.blueprint).some(
       ({ id, host, store }) =>
-        !disk.inSync.includes(id) &&
-        (isStoreReachable(host, store) || options.absence.isGone(host, store)),
+        options.absence.isGone(host, store) ||
+        (!disk.inSync.includes(id) && isStoreReachable(host, store)),
     );
   }
 
