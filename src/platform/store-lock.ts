@@ -23,9 +23,12 @@ const retryMs = 100;
 export async function lockStore(path: string): Promise<StoreLock> {
   const descriptor = openSync(path, 'a+', 0o600);
   try {
-    while (!(await flock(descriptor, path))) {
+    while (true) {
+      // Looked at before the lock is asked for: one that was ending may be gone by the time of the refusal.
       const pid = readFileSync(path, 'utf8').trim();
-      if (!isEnding(pid)) {
+      const wasEnding = isEnding(pid);
+      if (await flock(descriptor, path)) break;
+      if (!wasEnding) {
         const owner = pid === '' ? 'another daemon' : `another daemon, process ${pid}`;
         throw new HoldfastError('conflict', `The store of ${path} is in use by ${owner}`);
       }

@@ -10,7 +10,7 @@ import {
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { crc32 } from '../../src/model/crc32.ts';
 import { openLocalDisk } from '../../src/platform/disk.ts';
 import { openDiskFile } from '../../src/platform/disk-file.ts';
@@ -481,17 +481,9 @@ describe('the store', () => {
   it('is waited for as long as a process that was killed has it', async () => {
     const folder = await temporaryFolder();
     const lock = join(folder, '.lock');
-    // What "sleep 0" leaves is a zombie: its parent is a program that does not ask for it.
-    const parent = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 60']);
-    cleanUp(() => parent.kill('SIGKILL'));
-    const zombie = await new Promise<string>((resolve) =>
-      parent.stdout.once('data', (bytes) => resolve(String(bytes))),
-    );
-    const holder = spawn('flock', ['--no-fork', lock, 'sh', '-c', 'echo has it; exec sleep 60']);
-    cleanUp(() => holder.kill('SIGKILL'));
-    await new Promise((resolve) => holder.stdout.once('data', resolve));
+    const holder = await holderOf(lock);
     await expect(openLocalDisk(folder)).rejects.toMatchObject({ code: 'conflict' });
-    writeFileSync(lock, zombie);
+    writeFileSync(lock, await zombie());
     let isOpen = false;
     const opening = openLocalDisk(folder).then((disk) => {
       isOpen = true;
@@ -501,6 +493,24 @@ describe('the store', () => {
     expect(isOpen).toBe(false);
     holder.kill('SIGKILL');
     await opening;
+  });
+
+  it('is taken from a killed process that goes away just after the lock was refused', async () => {
+    const folder = await temporaryFolder();
+    const lock = join(folder, '.lock');
+    const holder = await holderOf(lock);
+    writeFileSync(lock, await zombie());
+    const programs = await temporaryFolder();
+    const real = execFileSync('sh', ['-c', 'command -v flock'], { encoding: 'utf8' }).trim();
+    const script = `#!/bin/sh
+      "${real}" "$@"; code=$?
+      : > '${lock}'
+      kill -9 ${holder.pid}
+      exit $code`;
+    writeFileSync(join(programs, 'flock'), script, { mode: 0o755 });
+    vi.stubEnv('PATH', `${programs}:${process.env['PATH']}`);
+    cleanUp(() => vi.unstubAllEnvs());
+    (await openLocalDisk(folder)).close();
   });
 
   it('is free again as soon as its daemon was killed, even if that left children', async () => {
@@ -568,4 +578,26 @@ function mountTmpfs(folder: string, size: string): boolean {
   }
   cleanUp(() => execFileSync('umount', ['-l', folder]));
   return true;
+}
+
+/** A process that has the lock until it is killed. */
+async function holderOf(lock: string) {
+  const holder = spawn('flock', ['--no-fork', lock, 'sh', '-c', 'echo has it; exec sleep 60']);
+  cleanUp(() => holder.kill('SIGKILL'));
+  await new Promise((resolve) => holder.stdout.once('data', resolve));
+  return holder;
+}
+
+/** The id of a process that was killed and is not gone: its parent is a program that does not ask for it. */
+async function zombie(): Promise<string> {
+  const parent = spawn('sh', ['-c', 'sleep 60 & echo $!; exec sleep 60']);
+  cleanUp(() => parent.kill('SIGKILL'));
+  const pid = await new Promise<string>((resolve) =>
+    parent.stdout.once('data', (bytes) => resolve(String(bytes).trim())),
+  );
+  const status = (id: unknown) => readFileSync(`/proc/${id}/status`, 'utf8');
+  await vi.waitFor(() => expect(status(parent.pid)).toMatch(/^Name:\s*sleep$/m), 10_000);
+  process.kill(Number(pid), 'SIGKILL');
+  await vi.waitFor(() => expect(status(pid)).toMatch(/^State:\s*Z/m), 10_000);
+  return pid;
 }
