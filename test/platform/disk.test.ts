@@ -595,7 +595,7 @@ async function zombie(): Promise<string> {
   const pid = await new Promise<string>((resolve) =>
     parent.stdout.once('data', (bytes) => resolve(String(bytes).trim())),
   );
-  const status = (id: unknown) => readFileSync(`/proc/${id}/status`, 'utf8');
+  const status = (id?: number | string) => readFileSync(`/proc/${id}/status`, 'utf8');
   await vi.waitFor(() => expect(status(parent.pid)).toMatch(/^Name:\s*sleep$/m), 10_000);
   process.kill(Number(pid), 'SIGKILL');
   await vi.waitFor(() => expect(status(pid)).toMatch(/^State:\s*Z/m), 10_000);
