@@ -179,7 +179,8 @@ class AttachedFile implements DiskFile {
       const open = covered.filter((change) => file.changes.includes(change));
       if (error !== null) {
         this.#failure ??= error;
-        for (const change of open) change.state = 'doomed';
+        // A file's length is the file system's, which takes it with the next sync.
+        for (const change of open) if (change.kind !== 'resize') change.state = 'doomed';
       } else if (open.length === file.changes.length) {
         file.durable.share(file.content, file.dirty);
         file.dirty.clear();
@@ -196,7 +197,10 @@ class AttachedFile implements DiskFile {
     return new Promise((resolve, reject) => {
       const change: Change = { kind: 'resize', sizeBytes, state: 'flying' };
       const isAdmitted = !this.isSpent && this.#device.admitResize(this.#file, sizeBytes);
-      if (isAdmitted) this.#file.changes.push(change);
+      if (isAdmitted) {
+        supersede(this.#file, change);
+        this.#file.changes.push(change);
+      }
       this.#perform('resize', (error) => {
         change.state = 'written';
         if (error !== null) reject(error);

@@ -3,7 +3,7 @@
 
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { DiskFile } from '../../ports/disk.ts';
+import { DiskError, type DiskFile } from '../../ports/disk.ts';
 import { VirtualDisk } from './disk.ts';
 import { SeededRandom } from './random.ts';
 import { VirtualTime } from './time.ts';
@@ -147,5 +147,44 @@ describe('a discard of the virtual device', () => {
     write(16 * 1024, 4096);
     write(20 * 1024, 1);
     expect(errors).toEqual([null, 'full', null, null, 'full']);
+  });
+});
+
+describe('the length of a file', () => {
+  it('stays what it was made where a sync failed, and cuts off what that had lost', async () => {
+    const { time, disk } = await device(3);
+    const after = async <T>(promise: Promise<T>): Promise<T> => {
+      time.advance(5);
+      return await promise;
+    };
+    const open = () =>
+      after(disk.attach({ receive: (callback) => callback() }).open('journal', { create: true }));
+    const synced = (file: DiskFile) => after(new Promise((done) => file.sync(done)));
+    const write = (file: DiskFile, offset: number, value: number) =>
+      after(new Promise((done) => file.write(offset, [new Uint8Array(4096).fill(value)], done)));
+    const failing = async (file: DiskFile) => {
+      disk.fault = () => new DiskError('failed', 'no');
+      expect(await synced(file)).not.toBe(null);
+      disk.fault = null;
+    };
+    const first = await open();
+    await write(first, 4096, 7);
+    await failing(first);
+    const second = await open();
+    await after(second.resize(4096));
+    await failing(second);
+    const third = await open();
+    expect(third.sizeBytes).toBe(4096);
+    await write(third, 8192, 8);
+    expect(await synced(third)).toBe(null);
+    for (const end of ['kill', 'cutPower'] as const) {
+      disk[end]();
+      const file = await open();
+      expect(file.sizeBytes).toBe(12288);
+      const bytes = new Uint8Array(12288);
+      file.read(0, bytes, () => {});
+      time.advance(5);
+      expect([bytes[4096], bytes[8192]]).toEqual([0, 8]);
+    }
   });
 });

@@ -39,11 +39,9 @@ export function apply(image: Pages, change: Change, dirty: Set<number>): void {
 
 /** What a sync failed on stays in the cache as it reads, and must not come back over what was
  * written there since. */
-export function supersede(
-  file: StoredFile,
-  newer: Change & { readonly kind: 'write' | 'discard' },
-): void {
+export function supersede(file: StoredFile, newer: Change): void {
   if (!file.changes.some((change) => change.state === 'doomed')) return;
+  if (newer.kind === 'resize') return cutOff(file, newer.sizeBytes);
   const start = newer.offset;
   const end = start + (newer.kind === 'write' ? newer.bytes.length : newer.length);
   file.changes = file.changes.flatMap((older) => {
@@ -65,6 +63,17 @@ export function supersede(
       const after = { ...older, offset, length: olderEnd - offset };
       return [before, after].filter((piece) => piece.length > 0);
     }
+    return [older];
+  });
+}
+
+function cutOff(file: StoredFile, sizeBytes: number): void {
+  file.changes = file.changes.flatMap((older) => {
+    if (older.state !== 'doomed' || older.kind === 'resize') return [older];
+    const room = sizeBytes - older.offset;
+    if (room <= 0) return [];
+    if (older.kind === 'write') older.bytes = older.bytes.slice(0, room);
+    else older.length = Math.min(older.length, room);
     return [older];
   });
 }

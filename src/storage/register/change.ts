@@ -213,6 +213,8 @@ export class Change {
       this.#lastCode = 'conflict';
       return this.#retryLater();
     }
+    // They may be fewer than were asked: who was to join in a change that did not happen has no say in what follows.
+    if (found.record !== null) this.#voting = votingOf(found.record);
     if (this.#pending.size > 0) {
       const mine = found.history.map(formatBallot).find((key) => this.#pending.has(key));
       if (mine !== undefined && found.record !== null) {

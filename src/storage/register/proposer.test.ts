@@ -412,10 +412,25 @@ describe('a change', () => {
       2: promised(ballot(4), joint, true),
     });
     bench.answer('prepare', { 1: promised(ballot(4), joint, true), 2: last, 3: last });
-    expect(bench.answer('accept', { 1: accepted, 2: accepted }).record).toMatchObject({
-      name: 'last',
-    });
+    expect(bench.answer('accept', { 1: accepted }).record).toMatchObject({ name: 'last' });
     expect(bench.ends()).toEqual(['committed last']);
+  });
+
+  it('asks those only that vote on what it found, where a change of voters did not happen', () => {
+    const bench = new Bench();
+    const before = record('before', null, 2, voters.slice(0, 1));
+    const joint = { ...before, name: 'joint', nextVoters: voters };
+    bench.change((current) => ({ write: current as NamespaceRecord }));
+    bench.answer('prepare', { 2: promised(ballot(4), joint), 3: promised(ballot(4), joint) });
+    bench.answer('prepare', {
+      1: promised(ballot(5), before),
+      2: promised(ballot(4), joint),
+      3: promised(ballot(4), joint),
+    });
+    const asked = () => bench.sent.filter(({ type }) => type === 'register.accept');
+    expect(asked().map(({ to }) => to)).toEqual(['1']);
+    bench.answer('accept', { 1: accepted });
+    expect(bench.ends()).toEqual(['committed before']);
   });
 
   it('never takes a majority of other voters for one, however often it has begun again', () => {
