@@ -55,11 +55,17 @@ export function processesBelow(folder: string, root: number | null): number[] {
 /** Ends all processes of the demo; rejects if some can not be ended. */
 export async function endDemoProcesses(folder: string, patienceMs = 10_000): Promise<void> {
   const until = Date.now() + patienceMs;
+  const told = new Set<number>();
   for (;;) {
-    const pids = processesOfDemo(folder);
+    // One that is being killed has no environment any more, and has its sockets still.
+    const ending = [...told].filter((pid) => isAlive(readStat(pid)));
+    const pids = [...new Set([...processesOfDemo(folder), ...ending])];
     if (pids.length === 0) return;
     if (Date.now() > until) throw new Error(`processes ${pids.join(', ')} can not be ended`);
-    for (const pid of pids) signal(pid, 'SIGKILL');
+    for (const pid of pids) {
+      signal(pid, 'SIGKILL');
+      told.add(pid);
+    }
     await delay(20);
   }
 }
