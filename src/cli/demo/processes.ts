@@ -57,14 +57,18 @@ export async function endDemoProcesses(folder: string, patienceMs = 10_000): Pro
   const until = Date.now() + patienceMs;
   const told = new Set<number>();
   for (;;) {
-    // One that is being killed has no environment any more, and has its sockets still.
-    const ending = [...told].filter((pid) => isAlive(readStat(pid)));
-    const pids = [...new Set([...processesOfDemo(folder), ...ending])];
-    if (pids.length === 0) return;
-    if (Date.now() > until) throw new Error(`processes ${pids.join(', ')} can not be ended`);
-    for (const pid of pids) {
+    const found = processesOfDemo(folder);
+    for (const pid of found) {
       signal(pid, 'SIGKILL');
       told.add(pid);
+    }
+    // One that is being killed has no environment any more, and has its sockets still: it is waited for, and not
+    // told again, because its number may be another's by then.
+    const left = [...told].filter((pid) => isAlive(readStat(pid)));
+    if (found.length === 0 && left.length === 0) return;
+    if (Date.now() > until) {
+      const which = (found.length > 0 ? found : left).join(', ');
+      throw new Error(`processes ${which} can not be ended`);
     }
     await delay(20);
   }
