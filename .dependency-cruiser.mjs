@@ -19,7 +19,7 @@ const mayImport = {
   manager: ['model', 'ports', 'peer', 'storage/api.ts', 'hypervisor', 'ha'],
   host: ['model', 'ports', 'peer', 'storage', 'hypervisor', 'ha', 'manager'],
   platform: ['model', 'ports'],
-  qemu: ['model', 'ports', 'hypervisor'],
+  qemu: ['model', 'ports', 'hypervisor', 'platform/flock'],
   'process-guest': ['model', 'ports', 'qemu'],
   ceph: ['model', 'ports', 'storage/api.ts'],
   api: ['model', 'ports', 'peer', 'storage/api.ts', 'hypervisor', 'ha', 'manager'],

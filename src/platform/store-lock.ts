@@ -1,16 +1,11 @@
 // At most one daemon uses a store. The lock is the kernel's flock(2) on a file in the store: it ends
 // with the process however that ends, so nothing stale can block a restart, and it holds between
 // containers and network namespaces, where a pid file, a TCP port or an abstract socket does not.
-//
-// Node has no flock. But a flock belongs to the open file, not to the process that asked for it: the
-// `flock` program of util-linux takes it on a descriptor that it inherits from us, and when that
-// program is gone the lock stays with our descriptor. Node opens files close-on-exec, so no other
-// child of the daemon (a guard lives on after us) ever has it.
 
-import { spawn } from 'node:child_process';
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { HoldfastError } from '../model/errors.ts';
+import { flock } from './flock.ts';
 
 export interface StoreLock {
   release(): void;
@@ -72,25 +67,4 @@ function isEnding(pid: string): boolean {
     /^State:\s*[ZX]/m.test(status) ||
     pending.some(([, mask]) => (BigInt(`0x${mask}`) & sigkill) !== 0n)
   );
-}
-
-/** False: another process has the lock. */
-function flock(descriptor: number, path: string): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    const child = spawn('flock', ['--exclusive', '--nonblock', '3'], {
-      stdio: ['ignore', 'ignore', 'pipe', descriptor],
-    });
-    let said = '';
-    child.stderr?.on('data', (bytes) => {
-      said += String(bytes);
-    });
-    child.on('error', (cause) => {
-      const why = `${path} can not be locked: the program "flock" (package util-linux) is missing`;
-      reject(new HoldfastError('disk-error', why, { cause }));
-    });
-    child.on('close', (code) => {
-      if (code === 0 || code === 1) return resolve(code === 0);
-      reject(new HoldfastError('disk-error', `${path} can not be locked: ${said.trim()}`));
-    });
-  });
 }

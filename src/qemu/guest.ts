@@ -376,9 +376,10 @@ export class QemuGuest implements Guest {
       }
       await this.#wait(retryMs);
     }
-    if (this.#over) return;
-    if (await endProcessesOf(this.#context.files, this.#clock)) this.#onExit(null);
-    else this.#log.error('the guard is gone and its guest does not end', { vm: this.name });
+    while (!this.#over && !(await endProcessesOf(this.#context.files, this.#clock))) {
+      this.#log.error('the guard is gone and its guest does not end', { vm: this.name });
+    }
+    if (!this.#over) this.#onExit(null);
   }
 
   async #seekQmp(): Promise<void> {

@@ -2,8 +2,10 @@
 // gone or does not answer. A guest dies with its guard, but it takes a moment to die, and `kill` and
 // `recover` promise that nothing of it is left.
 
-import { readdir, readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { open, readdir, readFile } from 'node:fs/promises';
 import type { VmId } from '../model/ids.ts';
+import { flock } from '../platform/flock.ts';
 import type { Clock } from '../ports/clock.ts';
 import { qmpChardev, vmOfQmpChardev } from './command-line.ts';
 import type { RunFiles } from './run-files.ts';
@@ -48,12 +50,27 @@ export async function vmsWithProcesses(runDir: string): Promise<Set<VmId>> {
   return found;
 }
 
+/** A dying process loses its arguments before the writes that it has under way are done. Its files it closes after
+ * that, and with them the lock that the guard has put on the log and shares with all of the guest. */
+async function isLogInUse(files: RunFiles): Promise<boolean> {
+  if (!existsSync(files.launch)) return false; // cleared away when all of it had ended
+  const log = await open(files.guestLog).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null; // no guard has begun
+    throw error;
+  });
+  try {
+    return log !== null && !(await flock(log.fd, files.guestLog));
+  } finally {
+    await log?.close();
+  }
+}
+
 /** Ends the guest and its guard, whatever state they are in; false if some are left after a while. */
 export async function endProcessesOf(files: RunFiles, clock: Clock): Promise<boolean> {
   const giveUpAtMs = clock.now() + 10_000;
   for (;;) {
     const pids = await processesOf(files);
-    if (pids.length === 0) return true;
+    if (pids.length === 0 && !(await isLogInUse(files))) return true;
     if (clock.now() > giveUpAtMs) return false;
     for (const pid of pids) {
       try {

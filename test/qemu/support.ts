@@ -1,7 +1,7 @@
 // What the tests of guards and guests share: the guard compiled from its source, waiting for
 // conditions, and the certainty that no process outlives a test, whatever became of it.
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -55,6 +55,11 @@ export function stateOf(pid: number): string | null {
   } catch {
     return null;
   }
+}
+
+/** Whether a process has put flock(2) on the file. */
+export function isLocked(path: string): boolean {
+  return spawnSync('flock', ['--nonblock', path, 'true']).status !== 0;
 }
 
 /** The living processes of which an argument contains the text. */

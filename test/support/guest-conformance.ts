@@ -18,6 +18,7 @@ import type { Guest, GuestDriver, GuestLaunch } from '../../src/ports/guests.ts'
 import type { GuestDriverOptions } from '../../src/qemu/driver.ts';
 import {
   cleanUp,
+  isLocked,
   processesWith,
   removeFolders,
   run,
@@ -250,7 +251,8 @@ export function guestConformance(open: OpenDriver): void {
       const guard = processesWith(`${runDir}/`).find((other) => other !== pid) as number;
       process.kill(guard, 'SIGKILL');
       expect(await until(() => typed(seen, 'exited'))).toMatchObject({ clean: false });
-      expect(stateOf(pid)).toBeNull();
+      expect(isLocked(join(runDir, guest.vm, 'guest.log'))).toBe(false);
+      await until(() => stateOf(pid) === null);
       expect(await (await open(runDir)).recover()).toEqual([]);
       expectNothingLeft(runDir);
     });
@@ -263,7 +265,7 @@ export function guestConformance(open: OpenDriver): void {
       rmSync(join(runDir, guest.vm), { recursive: true });
       const driver = await open(runDir);
       expect(await driver.recover()).toEqual([]);
-      expect(stateOf(pid)).toBeNull();
+      await until(() => stateOf(pid) === null);
       await (await driver.start(launchOf(null))).kill();
       expectNothingLeft(runDir);
     });
