@@ -36,10 +36,10 @@ const folder = mkdtempSync(path.join(tmpdir(), 'hf-failover-'));
 let lab = null;
 
 /** The result of a run; a check that fails is a part of it. */
-async function play(name, lines) {
+async function play(name, lines, options = []) {
   const file = path.join(folder, 'scenario.yaml');
   writeFileSync(file, `name: ${name}\n${lines.join('\n')}\n`);
-  const child = spawn(path.join(root, 'bin/holdfast'), ['lab', 'run', '--json', file], {
+  const child = spawn(path.join(root, 'bin/holdfast'), ['lab', 'run', '--json', ...options, file], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   lab = child;
@@ -208,12 +208,16 @@ function processorTime() {
 async function load() {
   const count = Number(values.vms.split(',').at(-1));
   const before = processorTime();
-  const { counters } = await play('Many guests write', [
-    `duration: ${Number(values.minutes) * 60}s`,
-    'cluster: {hosts: 6, guest: process}',
-    'vms:',
-    `  - {name: v, count: ${count}, memoryMiB: 16, disks: [1MiB]}`,
-  ]);
+  const { counters } = await play(
+    'Many guests write',
+    [
+      `duration: ${Number(values.minutes) * 60}s`,
+      `cluster: {hosts: 6, guest: ${guest}}`,
+      'vms:',
+      `  - {name: v, count: ${count}, memoryMiB: ${memoryMiB}, disks: [4MiB]}`,
+    ],
+    ['--guest-interval', '0'],
+  );
   const after = processorTime();
   const busy = Math.round((100 * (after.busy - before.busy)) / (after.all - before.all));
   const what = `${count} guests write for ${values.minutes} min, processors ${busy}% busy`;

@@ -16,6 +16,8 @@ const upWithinMs = 90_000;
 export interface ClusterOptions {
   readonly lab: LabRecord;
   readonly scenario: Scenario;
+  /** Of the guests between two numbers that they write; null: as long as they do by themselves. */
+  readonly guestIntervalMs: number | null;
   readonly signal: AbortSignal;
   readonly say: (text: string) => void;
   /** A daemon ended that nobody had told to. */
@@ -81,7 +83,7 @@ export class LabCluster {
       scenario.cluster.hosts.find(({ name }) => name === host.name) as ScenarioHost;
     const first = this.hosts.find((host) => specOf(host).kind === 'full');
     if (first === undefined) throw new Error('a cluster needs a host that is no witness');
-    await first.make(settingsOf(scenario, specOf(first), null), null);
+    await this.#make(first, settingsOf(scenario, specOf(first), null), null);
     await this.#devices(first);
     await this.#boot(first);
     signal.throwIfAborted();
@@ -90,7 +92,7 @@ export class LabCluster {
       this.hosts.map(async (host) => {
         if (host === first) return;
         const token = await first.client.createToken();
-        await host.make(settingsOf(scenario, specOf(host), accelerator), token);
+        await this.#make(host, settingsOf(scenario, specOf(host), accelerator), token);
         await this.#devices(host);
         await this.#boot(host);
       }),
@@ -101,6 +103,12 @@ export class LabCluster {
       signal,
     });
     say(`the cluster is complete; guests run with ${accelerator}`);
+  }
+
+  async #make(host: LabHost, settings: HostSettings, token: string | null): Promise<void> {
+    await host.make(settings, token);
+    const { guestIntervalMs } = this.#options;
+    if (guestIntervalMs !== null) host.paceGuests(guestIntervalMs);
   }
 
   /** Its further ones, and a file system of its own for the main one where a step takes that. */

@@ -42,6 +42,11 @@ export interface HostOptions {
 /** Keys of a host's configuration, and groups of keys. */
 export type HostSettings = Record<string, string | object>;
 
+/** What `cluster init` and `host join` write of it (cli/built-in-guest.ts). */
+interface BuiltInGuest {
+  readonly hypervisor: { readonly images: { readonly counter: { append: string } } };
+}
+
 export class LabHost {
   readonly name: string;
   readonly folder: string;
@@ -108,6 +113,13 @@ export class LabHost {
     for (const [key, value] of Object.entries(settings)) {
       config[key] = typeof value === 'string' ? value : { ...(config[key] as object), ...value };
     }
+    writeFileSync(this.configFile, stringify(config));
+  }
+
+  /** How long its built-in guests pause between two numbers that they write; before its daemon runs for the first time. */
+  paceGuests(intervalMs: number): void {
+    const config = parse(readFileSync(this.configFile, 'utf8')) as BuiltInGuest;
+    config.hypervisor.images.counter.append += ` holdfast.interval_ms=${intervalMs}`;
     writeFileSync(this.configFile, stringify(config));
   }
 

@@ -18,6 +18,8 @@ import { type Violation, Watch } from './watch.ts';
 export interface LabOptions {
   readonly lab: LabRecord;
   readonly scenario: Scenario;
+  /** As of `ClusterOptions`. */
+  readonly guestIntervalMs: number | null;
   readonly signal: AbortSignal;
   /** A step of the preparation. */
   readonly say: (text: string) => void;
@@ -70,11 +72,12 @@ class Run {
   }
 
   async play(): Promise<LabRun> {
-    const { lab, scenario, signal, say } = this.#options;
+    const { lab, scenario, guestIntervalMs, signal, say } = this.#options;
     const died = new AbortController();
     const cluster = await LabCluster.start({
       lab,
       scenario,
+      guestIntervalMs,
       signal: AbortSignal.any([signal, died.signal]),
       say,
       onDaemonExit: (host, why) => {

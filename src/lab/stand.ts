@@ -15,6 +15,8 @@ import { Watch } from './watch.ts';
 export interface StandOptions {
   readonly lab: LabRecord;
   readonly scenario: Scenario;
+  /** As of `ClusterOptions`. */
+  readonly guestIntervalMs: number | null;
   readonly signal: AbortSignal;
   readonly say: (text: string) => void;
 }
@@ -25,12 +27,14 @@ export const socketOf = (lab: Pick<LabRecord, 'folder'>, host: string): string =
   join(lab.folder, host, 'run', 'api.sock');
 
 /** Resolves when all its VMs run and are protected. */
-export async function bringUp({ lab, scenario, signal, say }: StandOptions): Promise<void> {
+export async function bringUp(options: StandOptions): Promise<void> {
+  const { lab, scenario, guestIntervalMs, signal, say } = options;
   const died = new AbortController();
   const ended = AbortSignal.any([signal, died.signal]);
   const cluster = await LabCluster.start({
     lab,
     scenario,
+    guestIntervalMs,
     signal: ended,
     say,
     onDaemonExit: (host, why) => {

@@ -6,6 +6,7 @@ import { enter, remove } from '../../lab/labs.ts';
 import { holdfast } from '../../lab/program.ts';
 import { type LabRun, runLab } from '../../lab/run.ts';
 import type { Scenario } from '../../scenario/scenario.ts';
+import { wholeNumber } from '../arguments.ts';
 import type { OpenSession } from '../command.ts';
 import { AlreadySaid } from '../failure.ts';
 import { interruption } from '../interruption.ts';
@@ -22,6 +23,11 @@ export function addRun(lab: Command, open: OpenSession): void {
     .argument('<file>', 'the scenario (docs/scenarios.md)')
     .option('--no-story', 'only the checks, not what happened')
     .option('--json', 'the result as one line of JSON, last on standard output')
+    .option(
+      '--guest-interval <ms>',
+      'between two writes of a guest; 0: no pause',
+      wholeNumber(0, 3_600_000),
+    )
     .option('--logs <dir>', 'copy the logs of hosts and guests there before all is removed')
     .action(async (file, options, command) => {
       const session = open(command);
@@ -29,6 +35,7 @@ export function addRun(lab: Command, open: OpenSession): void {
       const { io } = session;
       const scenario = await readLabScenario(io, file);
       const run = await runAndRemove(scenario, {
+        guestIntervalMs: options.guestInterval ?? null,
         say: (text) => (json ? io.err(`${text}\n`) : io.out(`${text}\n`)),
         tell: (line) => {
           if (options.story && !json) io.out(`${line}\n`);
@@ -42,17 +49,19 @@ export function addRun(lab: Command, open: OpenSession): void {
 }
 
 interface Running {
+  readonly guestIntervalMs: number | null;
   readonly say: (text: string) => void;
   readonly tell: (line: string) => void;
   readonly logs: string | null;
 }
 
-async function runAndRemove(scenario: Scenario, { say, tell, logs }: Running): Promise<LabRun> {
+async function runAndRemove(scenario: Scenario, running: Running): Promise<LabRun> {
+  const { logs, ...rest } = running;
   const hosts = scenario.cluster.hosts.map(({ name }) => name);
   const lab = enter({ kind: 'run', scenario: scenario.name, hosts });
   const reaper = startReaper(holdfast, ['lab', 'down', lab.id]);
   const stop = interruption('The lab');
-  const story = runLab({ lab, scenario, signal: stop.signal, say, tell });
+  const story = runLab({ lab, scenario, signal: stop.signal, ...rest });
   try {
     return await Promise.race([story, stop.promise]);
   } finally {

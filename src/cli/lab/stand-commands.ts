@@ -7,6 +7,7 @@ import { enter, isAtWork, type LabRecord, labs, remove } from '../../lab/labs.ts
 import { inHost } from '../../lab/namespaces.ts';
 import { holdfast } from '../../lab/program.ts';
 import { bringUp, contextOf, socketOf } from '../../lab/stand.ts';
+import { wholeNumber } from '../arguments.ts';
 import type { OpenSession } from '../command.ts';
 import { AlreadySaid, UsageError } from '../failure.ts';
 import { interruption } from '../interruption.ts';
@@ -18,7 +19,12 @@ export function addUp(command: Command, open: OpenSession): void {
     .command('up')
     .description("bring up a scenario's cluster and VMs, and leave them standing")
     .argument('<file>', 'the scenario; its steps and expectations are left alone')
-    .action(async (file, _options, called) => {
+    .option(
+      '--guest-interval <ms>',
+      'between two writes of a guest; 0: no pause',
+      wholeNumber(0, 3_600_000),
+    )
+    .action(async (file, options, called) => {
       const session = open(called);
       const { io } = session;
       const scenario = await readLabScenario(io, file);
@@ -27,7 +33,8 @@ export function addUp(command: Command, open: OpenSession): void {
       const reaper = startReaper(holdfast, ['lab', 'down', lab.id]);
       const stop = interruption('The lab');
       const say = (text: string): void => io.err(`${text}\n`);
-      const work = bringUp({ lab, scenario, signal: stop.signal, say });
+      const guestIntervalMs = options.guestInterval ?? null;
+      const work = bringUp({ lab, scenario, guestIntervalMs, signal: stop.signal, say });
       try {
         await Promise.race([work, stop.promise]);
       } catch (error) {
