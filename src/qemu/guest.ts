@@ -73,6 +73,7 @@ export class QemuGuest implements Guest {
   /** Killed or detached: no more events, nothing is sought again. */
   #over = false;
   #killing: Promise<void> | null = null;
+  #ending: Promise<boolean> | null = null;
   #handler: ((event: GuestEvent) => void) | null = null;
   readonly #queue: GuestEvent[] = [];
   #delivering = false;
@@ -234,7 +235,10 @@ export class QemuGuest implements Guest {
   }
 
   kill(): Promise<void> {
-    this.#killing ??= this.#kill();
+    this.#killing ??= this.#kill().catch((error: unknown) => {
+      this.#killing = null; // it can be tried again
+      throw error;
+    });
     return this.#killing;
   }
 
@@ -273,8 +277,7 @@ export class QemuGuest implements Guest {
         vm: this.name,
         error: String(error),
       });
-      if (!(await endProcessesOf(this.#context.files, this.#clock))) {
-        this.#killing = null;
+      if (!(await this.#endProcesses())) {
         throw new HoldfastError('timeout', `processes of VM ${this.name} do not end`);
       }
     }
@@ -376,10 +379,29 @@ export class QemuGuest implements Guest {
       }
       await this.#wait(retryMs);
     }
-    while (!this.#over && !(await endProcessesOf(this.#context.files, this.#clock))) {
-      this.#log.error('the guard is gone and its guest does not end', { vm: this.name });
-    }
+    while (!this.#over && !(await this.#hasEnded())) await this.#wait(retryMs);
     if (!this.#over) this.#onExit(null);
+  }
+
+  async #hasEnded(): Promise<boolean> {
+    const problem = await this.#endProcesses().then(
+      (ended) => (ended ? null : 'its processes do not end'),
+      String,
+    );
+    if (problem === null) return true;
+    this.#log.error('the guard of a guest is gone, and the guest not for certain', {
+      vm: this.name,
+      problem,
+    });
+    return false;
+  }
+
+  /** One search at a time: a second one could still be at it when the VM's next guest starts. */
+  #endProcesses(): Promise<boolean> {
+    this.#ending ??= endProcessesOf(this.#context.files, this.#clock).finally(() => {
+      this.#ending = null;
+    });
+    return this.#ending;
   }
 
   async #seekQmp(): Promise<void> {

@@ -7,6 +7,7 @@ import {
   readlinkSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   unlinkSync,
   writeFileSync,
@@ -36,6 +37,7 @@ import {
   guestPid,
   launchOf,
   lines,
+  logged,
   numbers,
   typed,
   untilItCounts,
@@ -254,6 +256,24 @@ export function guestConformance(open: OpenDriver): void {
       expect(isLocked(join(runDir, guest.vm, 'guest.log'))).toBe(false);
       await until(() => stateOf(pid) === null);
       expect(await (await open(runDir)).recover()).toEqual([]);
+      expectNothingLeft(runDir);
+    });
+
+    test('whose end can not be told for certain is told when it can', async () => {
+      const runDir = tempFolder();
+      const guest = await (await open(runDir)).start(launchOf(null));
+      const seen = events(guest);
+      const pid = guestPid(runDir);
+      const guard = processesWith(`${runDir}/`).find((other) => other !== pid) as number;
+      const log = join(runDir, guest.vm, 'guest.log');
+      unlinkSync(log);
+      symlinkSync(log, log); // nobody can open it
+      process.kill(guard, 'SIGKILL');
+      await until(() => logged.some((line) => line.includes('ELOOP')));
+      expect(typed(seen, 'exited')).toBeUndefined();
+      await expect(guest.kill()).rejects.toMatchObject({ code: 'ELOOP' });
+      unlinkSync(log);
+      await guest.kill();
       expectNothingLeft(runDir);
     });
 
