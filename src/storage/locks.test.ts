@@ -2,8 +2,10 @@
 
 import { beforeEach, describe, expect, it } from 'vitest';
 import { type LeaseHost, LeaseWorld } from '../../test/support/lease-world.ts';
-import type { Epoch } from '../model/ids.ts';
+import { type Epoch, hostId, incarnation, storeId } from '../model/ids.ts';
+import type { JsonValue } from '../model/json.ts';
 import { haService, protectionKey } from '../model/protection.ts';
+import { type NamespaceRecord, nextJoined, type Voter } from '../model/record.ts';
 import type { Store } from './store.ts';
 
 let world: LeaseWorld;
@@ -183,5 +185,42 @@ describe('a lock', () => {
     await clock.run(2000);
     expect(host(1).guest).toBe(null);
     expect(store(2).leaseDeadline(vm)).not.toBe(null);
+  });
+
+  it('can not be told while those are gone who would vote on it by a change that may have been decided', async () => {
+    const { clock, vm, object, voters } = world;
+    await clock.wait(store(1).lock(vm));
+    const found = store(1).knowledge(vm) as unknown as { readonly record: NamespaceRecord }[];
+    const record = found[0]?.record as NamespaceRecord;
+    const joined = nextJoined(record);
+    const gone = ['host-8', 'host-9'].map((name): Voter => {
+      return { host: hostId(name), store: storeId(`${name}'s`), joined };
+    });
+    const joint = {
+      ...record,
+      revision: record.revision + 1,
+      nextVoters: [...voters.slice(0, 1), ...gone],
+    };
+    const own = { incarnation: incarnation(1_000_000), host: host(1).name };
+    const proposal = {
+      object,
+      ballot: { counter: 1_000_000, ...own },
+      nextBallot: { counter: 1_000_001, ...own },
+      record: joint as unknown as JsonValue,
+      history: [],
+    };
+    const { peer } = host(1);
+    for (const voter of voters) {
+      const accept = { ...proposal, voter: { ...voter } };
+      const asked = peer?.ask(voter.host, 'register.accept', accept, 1000);
+      if (voter.host !== host(1).name) {
+        expect(await clock.wait(asked as Promise<JsonValue>)).toEqual({ answer: 'accepted' });
+      }
+    }
+    host(1).crash(true);
+    await clock.run(10_000);
+    await expect(clock.wait(store(2).lockStatus(vm))).rejects.toMatchObject({
+      code: 'inaccessible',
+    });
   });
 });

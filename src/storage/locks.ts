@@ -3,7 +3,7 @@
 // a VM that it does not run (after a boot, a failed start, an unknown outcome) is put right here.
 
 import { asHoldfastError, HoldfastError, isError } from '../model/errors.ts';
-import { epoch as asEpoch, type Epoch, type VmId } from '../model/ids.ts';
+import { epoch as asEpoch, type Epoch, type ObjectId, type VmId } from '../model/ids.ts';
 import type { JsonValue } from '../model/json.ts';
 import type { Timings } from '../model/limits.ts';
 import { haService, protectionKey, readProtection } from '../model/protection.ts';
@@ -15,6 +15,7 @@ import {
   type ObjectRecord,
   sameVoter,
   type Voter,
+  type Voting,
   votersOf,
   votingOf,
 } from '../model/record.ts';
@@ -25,7 +26,7 @@ import type { Log } from '../ports/log.ts';
 import type { Probe } from '../ports/probe.ts';
 import type { LockOptions, LockStatus } from './api.ts';
 import type { Directory } from './directory/directory.ts';
-import type { LeaseHolder } from './lease/holder.ts';
+import { type LeaseHolder, votingKey } from './lease/holder.ts';
 import type { StatusAnswer } from './lease/messages.ts';
 import type { LeaseVoter } from './lease/voter.ts';
 import type { Records } from './records.ts';
@@ -142,6 +143,7 @@ export function createLocks(options: {
       ...(record.lock.use === undefined ? {} : { use: record.lock.use }),
       remainingMs: Math.ceil(voter.remainingMs(record)),
       revision: record.revision,
+      voting: votingOf(record),
       isProtected: isProtected(record),
     };
     reply.ok(answer as unknown as JsonValue);
@@ -153,10 +155,12 @@ export function createLocks(options: {
     return record;
   }
 
-  async function status(vm: VmId): Promise<LockStatus> {
-    const record = known(vm);
-    const voters = votersOf(record);
-    const answers = await new Promise<Map<Voter, StatusAnswer>>((resolve) => {
+  /** What those that answer have accepted. */
+  function statusAnswers(
+    object: ObjectId,
+    voters: readonly Voter[],
+  ): Promise<Map<Voter, StatusAnswer>> {
+    return new Promise((resolve) => {
       const found = new Map<Voter, StatusAnswer>();
       let missing = voters.length;
       for (const one of voters) {
@@ -164,7 +168,7 @@ export function createLocks(options: {
         peer.request(
           host,
           'lease.status',
-          { object: record.id },
+          { object },
           noPayload,
           statusTimeoutMs,
           (error, body) => {
@@ -175,20 +179,39 @@ export function createLocks(options: {
         );
       }
     });
+  }
+
+  function status(vm: VmId): Promise<LockStatus> {
+    const record = known(vm);
+    return statusOf(record, votingOf(record), record.revision);
+  }
+
+  /** The answers of those that decided on the record with the revision. A newer one may have been chosen, and then
+   * others decide: without them nobody takes the lock, whatever these here say. */
+  async function statusOf(
+    record: NamespaceRecord,
+    voting: Voting,
+    revision: number,
+  ): Promise<LockStatus> {
+    const voters = votersOf(voting);
+    const answers = await statusAnswers(record.id, voters);
     const answerOf = (voter: Voter) =>
       [...answers].find(([other]) => sameVoter(other, voter))?.[1] ?? null;
-    if (!isQuorum(record, (voter) => answerOf(voter) !== null)) {
+    if (!isQuorum(voting, (voter) => answerOf(voter) !== null)) {
       throw new HoldfastError(
         'inaccessible',
         `VM ${record.name}: ${answers.size} of its ${voters.length} voters answer about its lock, and that is no majority`,
       );
     }
+    const newest = [...answers.values()].reduce((a, b) => (b.revision > a.revision ? b : a));
+    if (newest.revision > revision && votingKey(newest.voting) !== votingKey(voting)) {
+      return statusOf(record, newest.voting, newest.revision);
+    }
     // A majority has to agree to a take-over; the last of the quickest majority decides when.
-    const remaining = groupsOf(record).map((group) => {
+    const remaining = groupsOf(voting).map((group) => {
       const ofGroup = group.flatMap((voter) => answerOf(voter)?.remainingMs ?? []);
       return ofGroup.sort((a, b) => a - b)[majority(group.length) - 1] ?? 0;
     });
-    const newest = [...answers.values()].reduce((a, b) => (b.revision > a.revision ? b : a));
     return {
       holder: newest.holder,
       epoch: newest.epoch,

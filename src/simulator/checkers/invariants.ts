@@ -4,7 +4,8 @@
 // The checkers know what the words of the system mean and nothing of how it works: they share types
 // with it, and no protocol.
 
-import type { ObjectRecord } from '../../model/record.ts';
+import type { ObjectId } from '../../model/ids.ts';
+import type { ObjectRecord, Voting } from '../../model/record.ts';
 import type { Point } from '../../ports/probe.ts';
 import type { Stamp } from '../world/disk-truth.ts';
 import type { VirtualGuest } from '../world/guest.ts';
@@ -69,6 +70,10 @@ export class Invariants implements Observer {
   /** When a write of the VM was acknowledged last; null: never. */
   lastAcknowledgedMs(name: string): number | null {
     return this.#lastAcknowledgedMs.get(name) ?? null;
+  }
+
+  doubtful(object: ObjectId): Voting | null {
+    return this.ledger.doubtful(object);
   }
 
   // ---- what the world shows -----------------------------------------------------------------------

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { voter } from '../../../test/support/records.ts';
 import { hostId } from '../../model/ids.ts';
+import type { Voting } from '../../model/record.ts';
 import { type LiveWorld, liveness } from './liveness.ts';
 
 interface FakeHost {
@@ -24,6 +26,7 @@ class Fake {
   ready = true;
   lastMs = 0;
   memoryBytes = 100;
+  doubtful: Voting | null = null;
 
   constructor() {
     for (const name of ['h1', 'h2', 'h3']) {
@@ -41,6 +44,7 @@ class Fake {
   problems(shouldRun = true): string[] {
     return liveness(this.#world(), [{ name: 'web', shouldRun }], {
       lastAcknowledgedMs: () => this.lastMs,
+      doubtful: () => this.doubtful,
     });
   }
 
@@ -209,6 +213,10 @@ describe('wait lists', () => {
     stale.host('h2').state = 'master';
     for (const host of Object.values(stale.hosts)) host.master = 'h2';
     expect(reasons(stale)).toEqual([]);
+    const doubtful = waiting('storage');
+    const voters = ['h1', 'h2', 'h3'].map((name) => voter(name));
+    doubtful.doubtful = { voters, nextVoters: ['h1', 'h8', 'h9'].map((name) => voter(name)) };
+    expect(reasons(doubtful)).toEqual([]);
   });
 
   it('holds a lock against the guests that exist', () => {

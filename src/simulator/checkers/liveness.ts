@@ -3,7 +3,8 @@
 // cannot be otherwise (a machine that is off, a copy that went with its device) is no problem.
 
 import type { VmDetail } from '../../manager/api.ts';
-import type { HostId } from '../../model/ids.ts';
+import type { HostId, ObjectId } from '../../model/ids.ts';
+import type { Voting } from '../../model/record.ts';
 import type { VirtualGuest } from '../world/guest.ts';
 import type { World } from '../world/world.ts';
 import { parts, Reach, type Working, working } from './reach.ts';
@@ -16,23 +17,26 @@ export interface Expected {
 
 export type LiveWorld = Pick<World, 'machines' | 'areLinked' | 'nowMs' | 'options'>;
 
-/** When a write of the VM was acknowledged last, in the time of the story. */
-export interface Progress {
+/** What has been seen of a run. */
+export interface Seen {
+  /** When a write of the VM was acknowledged last, in the time of the story. */
   lastAcknowledgedMs(name: string): number | null;
+  /** See `Ledger.doubtful`. */
+  doubtful(object: ObjectId): Voting | null;
 }
 
 /** Rounds of its workload without an answered write after which a guest makes no progress. */
 const idleRounds = 20;
 
-/** Problems, as sentences; none if all is well. Without `progress` a guest makes progress if its
+/** Problems, as sentences; none if all is well. Without `seen` a guest makes progress if its
  * host hears it. */
 export function liveness(
   world: LiveWorld,
   expected: readonly Expected[],
-  progress: Progress | null = null,
+  seen: Seen | null = null,
 ): string[] {
   const up = working(world);
-  const reach = new Reach(world, up);
+  const reach = new Reach(world, up, (object) => seen?.doubtful(object) ?? null);
   const down = world.machines.filter(
     (machine) => machine.isPowered && !up.some((one) => one.machine === machine),
   );
@@ -43,7 +47,7 @@ export function liveness(
       return problem === null ? [] : [`the store of ${name} has failed: ${problem}`];
     }),
     ...parts(world, 'ha', up).flatMap((part) => masterProblems(part)),
-    ...expected.flatMap((one) => runProblems(world, up, one, progress)),
+    ...expected.flatMap((one) => runProblems(world, up, one, seen)),
     ...expected.flatMap(({ name }) => viewProblems(world, up, reach, name)),
     ...waitingProblems(world, up, reach),
   ];
@@ -81,7 +85,7 @@ function runProblems(
   world: LiveWorld,
   up: readonly Working[],
   { name, shouldRun }: Expected,
-  progress: Progress | null,
+  seen: Seen | null,
 ): string[] {
   const guests = guestsOf(world, name);
   const running = guests.filter(({ guest }) => guest.state === 'running');
@@ -94,13 +98,13 @@ function runProblems(
   const view = host === undefined ? null : viewOf(host, name);
   if (view === null) return [`${only.on} runs ${name} and does not know it`];
   if (!view.ready) return [`${name} runs on ${only.on}, which does not hear it`];
-  return isWriting(world, view, progress) ? [] : [`${name} runs on ${only.on}, and nothing of it`];
+  return isWriting(world, view, seen) ? [] : [`${name} runs on ${only.on}, and nothing of it`];
 }
 
-function isWriting(world: LiveWorld, { name, spec }: VmDetail, progress: Progress | null): boolean {
+function isWriting(world: LiveWorld, { name, spec }: VmDetail, seen: Seen | null): boolean {
   const { intervalMs, blocks } = world.options.workload;
-  if (progress === null || blocks === 0 || spec.disks.length === 0) return true;
-  const lastMs = progress.lastAcknowledgedMs(name);
+  if (seen === null || blocks === 0 || spec.disks.length === 0) return true;
+  const lastMs = seen.lastAcknowledgedMs(name);
   const longestMs = idleRounds * intervalMs + world.options.timings.leaseDurationMs;
   return lastMs !== null && world.nowMs() - lastMs <= longestMs;
 }

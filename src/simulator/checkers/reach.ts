@@ -3,8 +3,8 @@
 
 import type { Host } from '../../host/create-host.ts';
 import type { HostInfo } from '../../manager/api.ts';
-import type { HostId } from '../../model/ids.ts';
-import { majority } from '../../model/record.ts';
+import type { HostId, ObjectId } from '../../model/ids.ts';
+import { isQuorum, majority, type Voting } from '../../model/record.ts';
 import type { ObjectView } from '../../storage/api.ts';
 import type { Machine } from '../world/machine.ts';
 import type { World } from '../world/world.ts';
@@ -52,9 +52,16 @@ export function parts(
 export class Reach {
   readonly #world: Pick<World, 'areLinked'>;
   readonly #working: ReadonlyMap<HostId, Working>;
+  readonly #doubtful: (object: ObjectId) => Voting | null;
 
-  constructor(world: Pick<World, 'areLinked'>, machines: readonly Working[]) {
+  /** `doubtful`: see `Ledger.doubtful`. */
+  constructor(
+    world: Pick<World, 'areLinked'>,
+    machines: readonly Working[],
+    doubtful: (object: ObjectId) => Voting | null,
+  ) {
     this.#world = world;
+    this.#doubtful = doubtful;
     this.#working = new Map(machines.map((one) => [one.machine.name, one]));
   }
 
@@ -78,6 +85,9 @@ export class Reach {
   #canUseObject(from: HostId, vm: string, { object, voters, components }: ObjectView): boolean {
     const heard = voters.filter((host) => this.#hears(from, host));
     if (heard.length < majority(voters.length)) return false;
+    const doubtful = this.#doubtful(object);
+    if (doubtful !== null && !isQuorum(doubtful, ({ host }) => this.#hears(from, host)))
+      return false;
     const stripes = new Set(components.map((one) => one.stripe));
     for (const one of components) {
       if (!stripes.has(one.stripe) || !this.#isLinked(from, one.host)) continue;

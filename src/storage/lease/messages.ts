@@ -1,6 +1,7 @@
 // What hosts say to each other about leases, over the storage network.
 
 import type { Epoch, HostId, Incarnation, ObjectId, VmId } from '../../model/ids.ts';
+import type { Voting } from '../../model/record.ts';
 import type { StoreReport } from '../devices/report.ts';
 
 /** `storage.heartbeat`: one per pair of hosts, not per VM. */
@@ -57,6 +58,8 @@ export interface StatusAnswer {
   readonly use?: 'repair';
   readonly remainingMs: number;
   readonly revision: number;
+  /** Of the record: who decides on the next one. */
+  readonly voting: Voting;
   /** HA may start the VM. */
   readonly isProtected: boolean;
 }
