@@ -199,6 +199,15 @@ describe('shrinking', () => {
     expect(small.runs).toBeLessThan(400);
   });
 
+  it('drops a VM that another one is to start after', () => {
+    const plan = planOf(12);
+    const [waits] = plan.scenario.vms.filter(({ after }) => after.length > 0);
+    if (waits === undefined) throw new Error('no VM of the plan waits for another');
+    const fails = (candidate: Plan) =>
+      candidate.scenario.vms.some(({ name }) => name === waits.name) ? { atMs: 1000 } : null;
+    expect(shrink(plan, fails, 1000).plan.scenario.vms).toEqual([{ ...waits, after: [] }]);
+  });
+
   it('tries no more than it may', () => {
     let runs = 0;
     const fails = () => {

@@ -27,7 +27,7 @@ const lastSector = blockBytes - sectorBytes;
 type Given = Map<ComponentId, Map<number, GivenBlock>>;
 
 export class Copies {
-  /** The disk of the host that has this file. */
+  /** The disk of the host that has this file, or is in the place of the one that had it. */
   readonly #device: (host: HostId, file: string) => VirtualDisk | null;
   readonly #given: Given = new Map();
   readonly #buffer = new Uint8Array(sectorBytes);
@@ -77,7 +77,7 @@ export class Copies {
   }
 
   /** Whether that write of the block, or a later one, would survive a loss of power. Bits that flipped
-   * afterwards are another matter. */
+   * afterwards, and a device that was taken away with it, are another matter. */
   isDurable(component: Component, stamp: Stamp): boolean {
     const given = this.given(component.id, stamp.block);
     const file = fileOf(component.id);

@@ -73,6 +73,11 @@ class Stage {
     return this;
   }
 
+  replaces(host: HostId): this {
+    this.#devices.get(host)?.replace();
+    return this;
+  }
+
   acknowledges(stamp: Stamp, isDurable = false): this {
     const guest = { vm, name: 'web', epoch: epoch(stamp.epoch) };
     this.disks.acknowledged(guest, stamp, isDurable);
@@ -195,6 +200,20 @@ describe('flushed-is-durable', () => {
     stage.writes(on1, stamp(1), true).writes(on2, stamp(1), true).acknowledges(stamp(1), true);
     stage.writes(on1, stamp(2)).writes(on2, stamp(2)).acknowledges(stamp(2), false);
     expect(stage.said).toEqual([]);
+  });
+
+  it('is content with what was durable before its device was taken away', () => {
+    stage.writes(on1, stamp(1), true).writes(on2, stamp(1), true).replaces(h2);
+    stage.acknowledges(stamp(1), true);
+    expect(stage.said).toEqual([]);
+    stage.writes(on1, stamp(2), true).replaces(h1).acknowledges(stamp(2), true);
+    expect(stage.said[0]).toContain('the copy on h2, which counts, has not been given it');
+  });
+
+  it('tells of a copy that was never durable, though its device was taken away', () => {
+    stage.writes(on1, stamp(1), true).writes(on2, stamp(1)).replaces(h2);
+    stage.acknowledges(stamp(1), true);
+    expect(stage.said[0]).toContain('the copy on h2, which counts, may lose it');
   });
 
   it('tells of a copy that may lose it', () => {

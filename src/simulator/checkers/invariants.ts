@@ -45,7 +45,7 @@ export class Invariants implements Observer {
     const report = (name: InvariantName, text: string) => this.#violated(name, text);
     const { ledger } = this;
     const machines = new Map(world.machines.map((machine) => [machine.name, machine]));
-    const copies = new Copies((host, file) => machines.get(host)?.diskWith(file) ?? null);
+    const copies = new Copies((host, file) => machines.get(host)?.diskThatHad(file) ?? null);
     this.#registers = new Registers(report);
     this.#votes = new Votes(report);
     this.#guests = new Guests(ledger, report);

@@ -151,7 +151,9 @@ const simplifications: readonly ((plan: Plan) => Plan | null)[] = [
 
 function withoutVm(plan: Plan, vm: ScenarioVm): Plan {
   const { scenario } = plan;
-  const vms = scenario.vms.filter((one) => one.name !== vm.name);
+  const vms = scenario.vms
+    .filter((one) => one.name !== vm.name)
+    .map((one) => ({ ...one, after: one.after.filter((name) => name !== vm.name) }));
   const steps = scenario.steps.filter((step) => !('vm' in step) || step.vm !== vm.name);
   return { ...plan, scenario: { ...scenario, vms, steps } };
 }

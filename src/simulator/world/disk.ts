@@ -28,6 +28,8 @@ export interface DiskWatcher {
 
 export class VirtualDisk implements Device {
   readonly files = new Map<string, StoredFile>();
+  /** What was on the device before this one. */
+  #replaced: ReadonlyMap<string, StoredFile> = new Map();
   /** Bytes over which writes fail as `full`. */
   capacityBytes: number;
   /** Each operation takes that much longer. */
@@ -150,6 +152,7 @@ export class VirtualDisk implements Device {
   replace(): void {
     this.#endRun(this.#run);
     this.#incarnation += 1;
+    this.#replaced = new Map(this.files);
     this.files.clear();
     this.#usedBytes = 0;
     this.isFailed = false;
@@ -187,10 +190,10 @@ export class VirtualDisk implements Device {
     return chosen;
   }
 
-  /** Up to a page of what would survive a loss of power; where bits have been flipped, of what was there
-   * before. False: there is no such file. */
+  /** Up to a page of what would survive a loss of power, or would have where the device was replaced; where bits
+   * have been flipped, of what was there before. False: there is no such file, and was none. */
   readDurable(name: string, offset: number, target: Uint8Array): boolean {
-    const file = this.files.get(name);
+    const file = this.files.get(name) ?? this.#replaced.get(name);
     if (file === undefined) return false;
     file.durable.read(offset, target);
     const page = offset - (offset % pageBytes);
@@ -203,6 +206,11 @@ export class VirtualDisk implements Device {
       }
     }
     return true;
+  }
+
+  /** The file was on the device before this one. */
+  hasLost(name: string): boolean {
+    return this.#replaced.has(name);
   }
 
   /** Whether something of it is still there, for reads or after a loss of power. */

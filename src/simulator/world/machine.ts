@@ -133,6 +133,11 @@ export class Machine {
     return this.disks.find(({ files }) => files.has(file)) ?? null;
   }
 
+  /** The one with this file, or else the one in the place of that which had it. */
+  diskThatHad(file: string): VirtualDisk | null {
+    return this.diskWith(file) ?? this.disks.find((disk) => disk.hasLost(file)) ?? null;
+  }
+
   get hasDaemon(): boolean {
     return this.#process !== null;
   }

@@ -25,7 +25,7 @@ export class CatchUp {
     this.inSync = inSync;
   }
 
-  /** Makes all in-sync copies equal where the last writer may have left them different. */
+  /** Makes all in-sync copies equal, and what they hold durable, where the last writer may have left them otherwise. */
   reconcile(mirror: Mirror): void {
     const { reconciling } = this.state;
     const counting = mirror.copies.filter((copy) => copy.state === 'inSync');
@@ -33,7 +33,6 @@ export class CatchUp {
     const targets = counting.filter((copy) => copy !== source);
     const regions = mirror.dirtyRegions();
     if (regions.length === 0) return;
-    if (targets.length === 0) return mirror.settle(regions, null);
     // Until then only the source is read, and nothing at all from these regions: should the source
     // fail meanwhile, a target may take its place, because nobody has seen what it alone held.
     for (const target of targets) {
@@ -46,6 +45,8 @@ export class CatchUp {
         if (target.state === 'joining') target.state = 'inSync';
       }
       mirror.retryReads();
+      // Where there was nothing to copy, nobody has looked at them.
+      if (targets.length === 0) mirror.settle(regions, null);
     });
   }
 

@@ -226,6 +226,30 @@ describe('a disk', () => {
     expect(world.difference()).toBe(null);
   });
 
+  it.each([1, 2])(
+    'serves nothing of the writer before it that a loss of power could undo (%i copies)',
+    async (copies) => {
+      const counting = copies === 1 ? [two] : [one, two];
+      if (copies === 1) world.crash(one, true);
+      await wait(write(1));
+      await wait(flush());
+      await wait(write(2)); // of a guest that ends, while the machines of the copies go on
+      world.open(three);
+      await world.clock.until(() => world.session?.disk != null, 20_000);
+      const seen = await wait(read());
+      await wait(write(3, 20_480)); // may be lost by all
+      for (const host of counting) {
+        world.disk(host).cutPower();
+        world.crash(host, true);
+        world.startHost(host);
+      }
+      await world.clock.run(400);
+      world.open(three);
+      await world.clock.run(400);
+      expect(await wait(read())).toBe(seen);
+    },
+  );
+
   it('removes a joining copy in trouble through the record, which may count it already', async () => {
     world.crash(two, true);
     await wait(write(1));

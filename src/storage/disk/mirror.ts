@@ -197,8 +197,8 @@ export class Mirror {
   }
 
   /**
-   * Makes copies equal that the last writer may have left different: the regions are closed to
-   * requests now, and opened one by one when the targets hold durably what the copy in sync holds.
+   * Settles what the last writer may have left open: whether it is durable, and where copies differ. The regions
+   * are closed to requests now, and opened one by one when all copies hold durably what the copy in sync holds.
    */
   reconcile(regions: readonly number[], targets: readonly Copy[], done: () => void): void {
     const closed = regions.map((region) => {
@@ -216,7 +216,12 @@ export class Mirror {
         step(index + 1);
       });
     };
-    step(0);
+    // Should the copy in sync fail, a target takes its place: with what it holds by then.
+    this.toAll(
+      this.targets(),
+      (copy, landed) => copy.flush(landed),
+      () => step(0),
+    );
   }
 
   bytesOf(regions: readonly number[]): number {
