@@ -1,6 +1,7 @@
 // What reads of one VM's disks may return. The truth is what the guest was told: a write that was
 // acknowledged is read until the guest ends, one that was flushed for ever. What was written and
-// never acknowledged may be there, whole or in some of its sectors, until the next boot has looked.
+// never flushed may be there, whole or in some of its sectors, until the next boot has looked: what
+// that finds of earlier ones is there for ever, too.
 //
 // Each sector of a block carries the serial number of the write that it is from, so that it can be told
 // which write a read returned.
@@ -137,6 +138,7 @@ export class DiskTruth {
     const read = versions.find((version) => version.serial === serial);
     if (seen.size === 1 && read !== undefined) {
       read.isAcknowledged = true;
+      if (read.boot !== this.#boot) read.isFlushed = true;
       entry.versions = versions.filter(
         (version) =>
           version.isFlushed || version.serial <= read.serial || version.boot === this.#boot,
