@@ -98,10 +98,14 @@ export function createRunner(options: {
     tell();
   }
 
-  /** Queues a step of one VM; what it throws stays with this VM. */
-  function step(entry: Entry, what: string, action: () => Promise<void>): void {
+  /** Queues a step of one VM. What it throws stays with this VM, is told once, and the step is taken again. */
+  function step(entry: Entry, what: string, action: () => Promise<void>, told = ''): void {
     entry.steps = entry.steps.then(action).catch((error: unknown) => {
-      log.error(`${entry.name}: ${what} failed: ${String(error)}`, { vm: entry.vm });
+      const text = `${entry.name}: ${what} failed, and is tried again: ${String(error)}`;
+      if (text !== told) log.error(text, { vm: entry.vm });
+      clock.after(options.timings.resyncRetryMs, () => {
+        if (!detached && entries.get(entry.vm) === entry) step(entry, what, action, text);
+      });
     });
   }
 
@@ -214,7 +218,9 @@ export function createRunner(options: {
         step(entry, 'resume', () => resume(entry));
       }
     } catch (error) {
-      await undo(entry, locked);
+      await undo(entry, locked).catch(() => {
+        step(entry, 'end after a failed start', () => undo(entry, locked));
+      });
       throw asHoldfastError(error, 'guest-failed');
     }
     probe.reached({ at: 'guest.started', vm, epoch: locked });
@@ -339,11 +345,12 @@ export function createRunner(options: {
 
   /**
    * As long as the record still says that the VM is to run here, this host reports it as `stopping`:
-   * the master must not take it for a guest that was lost and start it again.
+   * the master must not take it for a guest that was lost and start it again. A record that is not known here
+   * yet may say so.
    */
   function forgetWhenRecorded(entry: Entry): void {
     const lock = storage.vm(entry.vm)?.lock;
-    if (lock === undefined || lock.holder !== options.self || lock.epoch !== entry.epoch) {
+    if (lock !== undefined && (lock.holder !== options.self || lock.epoch !== entry.epoch)) {
       forget(entry);
       return;
     }
@@ -447,8 +454,9 @@ export function createRunner(options: {
     changed(entry);
   }
 
-  /** HA will start it again, here or elsewhere: it is protected and does not run. */
+  /** HA will start it again, here or elsewhere: it is protected and does not run. Where its user wants it off, it is. */
   function crashed(entry: Entry): void {
+    if (entry.life.is('stopping')) return entry.onExit?.();
     if (!entry.life.become('stopping', 'its guest is of no use any more')) return;
     step(entry, 'end after a crash', () => undo(entry, entry.epoch));
   }
@@ -480,9 +488,15 @@ export function createRunner(options: {
     const atOnce = force || entry.life.is('paused') || entry.disks === null;
     entry.life.become('stopping', 'its user wants it off');
     if (!atOnce) await powerDown(entry);
-    if (entry.guest?.state !== 'exited') await end(entry);
-    emit('vm.stopped', `VM ${entry.name} was switched off`, entry);
-    await endForGood(entry);
+    const finish = async () => {
+      if (entry.guest?.state !== 'exited') await end(entry);
+      emit('vm.stopped', `VM ${entry.name} was switched off`, entry);
+      await endForGood(entry);
+    };
+    await finish().catch((error: unknown) => {
+      step(entry, 'end after power-off', finish);
+      throw error;
+    });
   }
 
   /** Resolves when the guest is gone, or the grace time is over. */
@@ -633,6 +647,8 @@ export function createRunner(options: {
       const entry = newEntry(guest.vm, guest.name, guest.epoch, state);
       entries.set(guest.vm, entry);
       attach(entry, guest);
+      // Also of one that has ended: until that is recorded its lock is not given back as any that is not used.
+      storage.adopt(guest.vm, guest.epoch);
       if (guest.state === 'exited') {
         // How it ended is told by its event; what has to be written waits for the directory.
         continue;
@@ -643,7 +659,6 @@ export function createRunner(options: {
         vm: guest.vm,
         epoch: guest.epoch,
       });
-      storage.adopt(guest.vm, guest.epoch);
       options.onPoweredOn(guest.vm, guest.epoch);
     }
     tell();

@@ -17,8 +17,14 @@ export async function exitEvent(
 ): Promise<Exited> {
   const unclean = (detail: string): Exited => ({ type: 'exited', clean: false, detail });
   if (exit === null) return unclean('its guard is gone, and it with it');
-  const said = await tailOf(files.guestLog, logOffset);
-  const log = `(log: ${files.guestLog})`;
+  let said = '';
+  let unreadable: string | null = null;
+  try {
+    said = await tailOf(files.guestLog, logOffset);
+  } catch (error) {
+    unreadable = String(error);
+  }
+  const log = `(log: ${files.guestLog}${unreadable === null ? '' : `, which can not be read: ${unreadable}`})`;
   // Without QMP's word, because no daemon listened at that moment, the log tells a signal.
   const asked = shutdownReason ?? (said.includes('terminating on signal') ? said : null);
   // One that hung while it ended, and was killed, had been asked to end before.
@@ -31,5 +37,6 @@ export async function exitEvent(
   if (asked !== null && asked !== 'guest-shutdown') {
     return unclean(`QEMU was asked to end: ${asked} ${log}`);
   }
+  if (asked === null && unreadable !== null) return unclean(`QEMU ended ${log}`);
   return { type: 'exited', clean: true, detail: 'the guest switched itself off' };
 }
