@@ -285,7 +285,13 @@ export class QemuGuest implements Guest {
     this.#contactFailed(guestFailed(`VM ${this.name} was killed`));
     this.#letGo();
     await this.#written;
-    await removeRunFiles(this.#context.files);
+    await removeRunFiles(this.#context.files).catch((error: unknown) => {
+      // It has ended all the same; whoever finds them finds that.
+      this.#log.warn('the run files of a guest that has ended stay', {
+        vm: this.name,
+        error: String(error),
+      });
+    });
     this.#context.gone(this);
   }
 

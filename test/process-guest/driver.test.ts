@@ -1,6 +1,7 @@
 // The driver for labs, with real processes: it does what the one for QEMU does.
 
 import { execFileSync } from 'node:child_process';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
@@ -37,6 +38,21 @@ const open: OpenDriver = (runDir: string, other: Partial<GuestDriverOptions> = {
   createProcessDriver({ host: 'host-1', runDir, clock, log, bootImages, ...programs, ...other });
 
 guestConformance(open);
+
+test('one that was ended counts as ended, whatever becomes of its files', async () => {
+  const runDir = tempFolder();
+  const driver = await open(runDir);
+  const { socket } = await disk(tempFolder());
+  const guest = await driver.start(launchOf(socket));
+  const seen = events(guest);
+  await untilItCounts(seen);
+  const pid = guestPid(runDir);
+  const [folder] = readdirSync(runDir);
+  mkdirSync(join(runDir, folder as string, 'launch.json.new')); // can not be removed as a file
+  await guest.kill();
+  expect(stateOf(pid)).toBe(null);
+  await guest.kill();
+});
 
 test('SIGUSR1 makes a process-guest hang: it says nothing any more, and goes on to be there', async () => {
   const runDir = tempFolder();
